@@ -1,0 +1,1 @@
+//! Lets operators in: the admin listener of the gateway role.

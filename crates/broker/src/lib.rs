@@ -1,0 +1,1 @@
+//! Moves bytes between services: one trait, RabbitMQ and an in-process implementation.

@@ -1,0 +1,1 @@
+//! Does the work: consumes, claims, walks the graph, calls models, reports.

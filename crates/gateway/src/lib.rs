@@ -1,0 +1,1 @@
+//! Lets users in: authentication, the public HTTP API, event streams.

@@ -1,0 +1,1 @@
+//! What is said between services: submissions, dispatches, reports, events, control; versioned.

@@ -1,0 +1,1 @@
+//! Makes files of finished sections: Markdown, HTML, text and JSON.

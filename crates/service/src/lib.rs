@@ -1,0 +1,1 @@
+//! A good process: configuration, telemetry, shutdown, health, clock, HTTP client, service tokens.

@@ -1,0 +1,1 @@
+//! Keeps the ledger: intake, scheduler, claims, reports, events, retention, queries.

@@ -1,0 +1,1 @@
+//! Helps tests: private Postgres and RabbitMQ, databases per test, waiting with deadlines.
