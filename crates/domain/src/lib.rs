@@ -1,1 +1,18 @@
-//! What is true: ids, states, the flow document, templates, the graph walk. Pure: no input or output, no clock.
+//! What is true: ids, states, events, usage, keys, the flow document. Pure: no input or output, no tokio.
+//!
+//! Read in this order: `ids`, `execution` (the one state machine), `unit`, `event`, `failure`, `priority`, `key`.
+
+pub mod event;
+pub mod execution;
+pub mod failure;
+pub mod ids;
+pub mod key;
+pub mod priority;
+pub mod unit;
+
+pub use event::{Event, EventBody, EventRecord, Sequence};
+pub use execution::{Change, IllegalTransition, State, WaitingReason};
+pub use failure::{Failure, FailureCode};
+pub use ids::*;
+pub use priority::Priority;
+pub use unit::UnitKey;
