@@ -315,7 +315,9 @@ mod tests {
             execution_id: ExecutionId::generate(),
             attempt: 0,
             at: DateTime::from_timestamp_millis(1_790_000_000_123).unwrap(),
-            body: EventBody::OutputDelta { node: "outline".into(), unit: 0, text: "नमस्ते".into(), offset: 3 },
+            body: EventBody::OutputDelta {
+                node: "outline".into(), unit: 0, text: "नमस्ते".into(), offset: 3
+            },
         };
 
         let record = event.record().unwrap();
