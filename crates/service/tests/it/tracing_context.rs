@@ -1,8 +1,14 @@
 //! Trace context that enters and leaves the process.
 
+use actix_web::{App, HttpResponse, HttpServer, web};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
-use service::{TraceContext, trace};
+use service::{
+    TraceContext,
+    telemetry::{self, TelemetryConfig},
+    trace,
+};
+use tokio::sync::mpsc;
 use tracing_subscriber::layer::SubscriberExt;
 
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -56,5 +62,45 @@ fn a_context_that_cannot_be_read_is_ignored() {
 
 #[test]
 fn without_telemetry_there_is_no_context() {
-    assert_eq!(tracing::info_span!("alone").in_scope(trace::current), None);
+    let nothing = tracing::subscriber::NoSubscriber::default();
+    tracing::subscriber::with_default(nothing, || {
+        assert_eq!(tracing::info_span!("alone").in_scope(trace::current), None);
+    });
+}
+
+#[tokio::test]
+async fn spans_reach_the_collector_before_the_process_ends() {
+    let (url, mut received) = collector();
+    let config = TelemetryConfig { filter: "info".to_owned(), text: false, otlp_endpoint: Some(url) };
+    let telemetry = telemetry::init("status", &config).unwrap();
+
+    tracing::info_span!("unmistakable").in_scope(|| tracing::info!("done"));
+    tokio::task::spawn_blocking(|| telemetry.shutdown()).await.unwrap();
+
+    let body = received.recv().await.unwrap();
+    let text = String::from_utf8_lossy(&body);
+    assert!(text.contains("unmistakable") && text.contains("lekhika-status"), "{text}");
+}
+
+/// Takes OTLP over HTTP and passes the bodies on.
+fn collector() -> (String, mpsc::Receiver<web::Bytes>) {
+    let (sender, received) = mpsc::channel(16);
+    let server = HttpServer::new(move || {
+        let sender = sender.clone();
+        let take = move |body: web::Bytes| {
+            let sender = sender.clone();
+            async move {
+                sender.send(body).await.unwrap();
+                HttpResponse::Ok().finish()
+            }
+        };
+        App::new().route("/v1/traces", web::post().to(take))
+    })
+    .workers(1)
+    .disable_signals()
+    .bind("127.0.0.1:0")
+    .unwrap();
+    let url = format!("http://{}", server.addrs()[0]);
+    tokio::spawn(server.run());
+    (url, received)
 }
