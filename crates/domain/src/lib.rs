@@ -1,6 +1,6 @@
 //! What is true: ids, states, events, usage, keys, the flow document. Pure: no input or output, no tokio.
 //!
-//! Read in this order: `ids`, `execution` (the one state machine), `unit`, `event`, `failure`, `priority`, `key`.
+//! Read in this order: `ids`, `execution` (the one state machine), `unit`, `event`, `failure`, `priority`, `usage`, `key`.
 
 pub mod event;
 pub mod execution;
@@ -9,6 +9,7 @@ pub mod ids;
 pub mod key;
 pub mod priority;
 pub mod unit;
+pub mod usage;
 
 pub use event::{Event, EventBody, EventRecord, Sequence};
 pub use execution::{Change, IllegalTransition, State, WaitingReason};
@@ -16,3 +17,4 @@ pub use failure::{Failure, FailureCode};
 pub use ids::*;
 pub use priority::Priority;
 pub use unit::UnitKey;
+pub use usage::{Usage, UsageSource};
