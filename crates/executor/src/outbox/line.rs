@@ -118,8 +118,16 @@ impl Line {
 
     /// A provider call is over.
     pub(crate) fn usage(self: &Arc<Self>, row: UsageRow) {
-        self.write(|book, _| book.usage(row));
-        self.later(EVENT_AFTER);
+        let alone = self.write(|book, _| {
+            book.usage(row);
+            book.phase() == Phase::Lost
+        });
+        if alone {
+            // Nothing follows that it could ride with, and the run may be gone before the timer comes.
+            self.send();
+        } else {
+            self.later(EVENT_AFTER);
+        }
     }
 
     /// How far it is.
