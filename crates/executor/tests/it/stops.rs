@@ -18,6 +18,7 @@ async fn a_stop_in_mid_stream_closes_the_connection_and_keeps_the_text() {
     let _worker = world.worker();
     let id = world.submit(&flows::steps(&["sim/instant", "sim/gate-stop", "sim/instant"]), &flows::input());
     world.at_gate("stop", 1).await;
+    world.until("the text before the gate", id, |row| row.shown().contains_key(&UnitKey::node("step2"))).await;
 
     let began = Instant::now();
     world.stop(id);

@@ -127,7 +127,6 @@ impl World {
     /// Waits for the finish.
     pub(crate) async fn finish(&self, id: ExecutionId) -> Finish {
         self.until("the finish", id, |row| row.finish.is_some()).await;
-        eprintln!("{:?}", self.row(id, |row| row.finish.clone()));
         self.row(id, |row| row.finish.clone().unwrap())
     }
 
