@@ -85,7 +85,7 @@ impl Term {
     pub(crate) fn ended(&self, execution: ExecutionId) {
         for sender in self.ends.lock().remove(&execution).unwrap_or_default() {
             // Whoever asked may have gone.
-            drop(sender.send(()));
+            let _gone = sender.send(());
         }
     }
 
