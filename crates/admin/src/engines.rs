@@ -35,7 +35,7 @@ fn problems(admin: &Admin, document: &Value) -> Result<flow::Flow, Vec<FlowProbl
         .filter(|(_, model)| !is_known(&admin.models, model))
         .map(|(pointer, model)| FlowProblem {
             pointer,
-            code: "unknown_model".into(),
+            code: "unknown_model",
             message: format!("the model `{model}` is not configured here"),
             hint: Some(format!("configured: {}", admin.models.join(", "))),
         })
@@ -70,7 +70,7 @@ async fn deploy(
     let valid = problems(&admin, &document).map_err(|problems| {
         let problem = Problem::new(ProblemCode::InvalidInput).detail("the flow has problems");
         problems.into_iter().fold(problem, |problem, one| {
-            problem.field(format!("/flow{}", one.pointer), one.code.to_string(), one.message)
+            problem.field(format!("/flow{}", one.pointer), one.code, one.message)
         })
     })?;
     let flow = serde_json::value::to_raw_value(&document).map_err(|_unwritable| Problem::new(ProblemCode::Internal))?;
@@ -84,11 +84,7 @@ async fn deploy(
     Ok(HttpResponse::Ok().json(deployed))
 }
 
-async fn assign(
-    admin: web::Data<Admin>,
-    operator: Operator,
-    body: web::Json<Assign>,
-) -> Result<HttpResponse, Problem> {
+async fn assign(admin: web::Data<Admin>, operator: Operator, body: web::Json<Assign>) -> Result<HttpResponse, Problem> {
     operator.require(Role::Admin, "assign engine")?;
     let assigned: Assigned = ask(&admin, ASSIGN_PATH, &*body).await?;
     Ok(HttpResponse::Ok().json(assigned))

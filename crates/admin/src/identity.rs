@@ -47,7 +47,11 @@ async fn user(admin: web::Data<Admin>, operator: Operator, user: web::Json<PutUs
 
 fn named(name: &str) -> Result<(), Problem> {
     if name.is_empty() || name.len() > 200 || name.contains('\0') {
-        return Err(Problem::new(ProblemCode::InvalidInput).field("/name", "invalid", "1 to 200 bytes, without U+0000"));
+        return Err(Problem::new(ProblemCode::InvalidInput).field(
+            "/name",
+            "invalid",
+            "1 to 200 bytes, without U+0000",
+        ));
     }
     Ok(())
 }

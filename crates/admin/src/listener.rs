@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use actix_web::{App, HttpResponse, HttpServer, ResponseError as _, web};
+use actix_web::{App, HttpServer, ResponseError as _, web};
 use secrecy::SecretString;
 use service::{Clock, InternalClient, Problem, ProblemCode, Shutdown};
 

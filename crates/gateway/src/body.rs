@@ -30,9 +30,7 @@ impl JsonBody {
             let path = error.path().to_string();
             let pointer = if path == "." { String::new() } else { format!("/{}", path.replace('.', "/")) };
             let detail = error.into_inner().to_string();
-            Problem::new(ProblemCode::InvalidRequest)
-                .detail(detail.clone())
-                .field(pointer, "invalid", detail)
+            Problem::new(ProblemCode::InvalidRequest).detail(detail.clone()).field(pointer, "invalid", detail)
         })
     }
 }

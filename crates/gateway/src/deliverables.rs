@@ -54,15 +54,18 @@ async fn list(gateway: web::Data<Gateway>, caller: Caller, id: web::Path<String>
     };
     match view.await {
         Ok(view) => {
-            let data: Vec<_> =
-                view.deliverables.iter().map(|file| views::deliverable(&gateway, &view, file)).collect();
+            let data: Vec<_> = view.deliverables.iter().map(|file| views::deliverable(&gateway, &view, file)).collect();
             HttpResponse::Ok().json(json!({ "data": data, "nextPageToken": null }))
         }
         Err(problem) => problem_response(problem),
     }
 }
 
-async fn download(gateway: web::Data<Gateway>, path: web::Path<(String, String)>, request: HttpRequest) -> HttpResponse {
+async fn download(
+    gateway: web::Data<Gateway>,
+    path: web::Path<(String, String)>,
+    request: HttpRequest,
+) -> HttpResponse {
     let (id, name) = path.into_inner();
     match open(&gateway, &id, &name, &request).await {
         Ok(response) => response,
@@ -115,7 +118,10 @@ async fn open(gateway: &Gateway, id: &str, name: &str, request: &HttpRequest) ->
         .insert_header((header::CONTENT_DISPOSITION, disposition(name)))
         .insert_header((header::CACHE_CONTROL, "private, max-age=3600"))
         // Model text is hostile: a browser must not run what is in an HTML file as a page of ours.
-        .insert_header((header::CONTENT_SECURITY_POLICY, "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"))
+        .insert_header((
+            header::CONTENT_SECURITY_POLICY,
+            "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:",
+        ))
         .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .no_chunking(size)
         .streaming(stream))

@@ -1,7 +1,7 @@
 //! What surrounds every request: its id, its trace, CORS, and problems for everything that has no handler.
 
 use actix_web::{
-    Error, HttpMessage as _, HttpRequest, HttpResponse, ResponseError as _,
+    Error, HttpMessage as _, HttpResponse, ResponseError as _,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
@@ -20,12 +20,8 @@ use crate::service::Gateway;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const ALLOWED_HEADERS: &str =
     "authorization, x-api-key, apikey, content-type, idempotency-key, prefer, last-event-id, traceparent";
-const EXPOSED_HEADERS: &str = "location, retry-after, ratelimit, ratelimit-policy, x-request-id, idempotency-replayed, link";
-
-/// The id of the request that is being served.
-pub(crate) fn request_id(request: &HttpRequest) -> Option<RequestId> {
-    request.extensions().get::<RequestId>().copied()
-}
+const EXPOSED_HEADERS: &str =
+    "location, retry-after, ratelimit, ratelimit-policy, x-request-id, idempotency-replayed, link";
 
 /// Gives the request an id and a span, answers preflights, and finishes every response.
 pub(crate) async fn surround(
@@ -98,7 +94,7 @@ fn with_problem(response: ServiceResponse, id: RequestId, instance: &str) -> Ser
     response.into_response(answer)
 }
 
-const fn code_of(status: StatusCode) -> ProblemCode {
+fn code_of(status: StatusCode) -> ProblemCode {
     match status.as_u16() {
         404 => ProblemCode::NotFound,
         405 => ProblemCode::MethodNotAllowed,
@@ -122,7 +118,8 @@ pub(crate) async fn not_found() -> HttpResponse {
 
 /// The path exists, the method does not; `allow` lists those that do.
 pub(crate) async fn wrong_method(allow: &'static str) -> HttpResponse {
-    let mut response = problem_response(Problem::new(ProblemCode::MethodNotAllowed).detail(format!("allowed: {allow}")));
+    let mut response =
+        problem_response(Problem::new(ProblemCode::MethodNotAllowed).detail(format!("allowed: {allow}")));
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
     response
 }

@@ -94,10 +94,8 @@ async fn page(gateway: &Gateway, subject: Subject, query: &Query) -> Result<Http
 /// Opens the stream: 204 when nothing will ever come.
 async fn open(gateway: web::Data<Gateway>, subject: Subject, after: Sequence) -> Result<HttpResponse, Problem> {
     let execution = subject.execution_id;
-    let view: Found<protocol::read::ExecutionView> = gateway
-        .ask(protocol::read::EXECUTION_PATH, &subject)
-        .await
-        .map_err(|error| failure::internal(&error))?;
+    let view: Found<protocol::read::ExecutionView> =
+        gateway.ask(protocol::read::EXECUTION_PATH, &subject).await.map_err(|error| failure::internal(&error))?;
     let view = executions::found(view)?;
     if view.state.is_terminal() && after >= view.last_sequence {
         return Ok(HttpResponse::NoContent().finish());

@@ -215,7 +215,8 @@ pub(crate) async fn submit(
         idempotency: order.idempotency,
         parent: order.parent,
     };
-    let accepted = Accepted { id, engine_id: order.engine_id, version_id: order.version_id, created_at: now, queue: None };
+    let accepted =
+        Accepted { id, engine_id: order.engine_id, version_id: order.version_id, created_at: now, queue: None };
     let (accepted, replayed) = match gateway.submitter.submit(submission, reply_only).await {
         Outcome::Replied(outcome) => settled(accepted, outcome)?,
         Outcome::Confirmed => (accepted, false),
@@ -245,8 +246,10 @@ fn settled(accepted: Accepted, outcome: SubmissionOutcome) -> Result<(Accepted, 
         SubmissionOutcome::Replayed { execution_id, version_id, created_at } => {
             Ok((Accepted { id: execution_id, version_id, created_at, ..accepted }, true))
         }
-        SubmissionOutcome::Mismatch => Err(Problem::new(ProblemCode::IdempotencyMismatch)
-            .detail("this Idempotency-Key was used with another body")),
+        SubmissionOutcome::Mismatch => {
+            Err(Problem::new(ProblemCode::IdempotencyMismatch)
+                .detail("this Idempotency-Key was used with another body"))
+        }
         SubmissionOutcome::NotResumable { detail } => Err(Problem::new(ProblemCode::NotResumable).detail(detail)),
         SubmissionOutcome::Rejected { code, detail, retry_after_ms } => {
             let problem = Problem::new(match code {
@@ -345,9 +348,7 @@ pub(crate) fn prefer_wait(request: &HttpRequest) -> Option<Duration> {
 pub(crate) fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, Problem> {
     let mut values = request.headers().get_all("idempotency-key");
     let Some(value) = values.next() else { return Ok(None) };
-    let wrong = |detail: &str| {
-        Problem::new(ProblemCode::InvalidRequest).detail(format!("Idempotency-Key: {detail}"))
-    };
+    let wrong = |detail: &str| Problem::new(ProblemCode::InvalidRequest).detail(format!("Idempotency-Key: {detail}"));
     if values.next().is_some() {
         return Err(wrong("given twice"));
     }

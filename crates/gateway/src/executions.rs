@@ -78,9 +78,7 @@ pub(crate) fn answer(request: &HttpRequest, view: &ExecutionView, body: Value) -
         Err(_) => false,
     };
     let mut response = if known { HttpResponse::NotModified() } else { HttpResponse::Ok() };
-    response
-        .insert_header(header::ETag(tag))
-        .insert_header((header::CACHE_CONTROL, "private, no-cache"));
+    response.insert_header(header::ETag(tag)).insert_header((header::CACHE_CONTROL, "private, no-cache"));
     if known { response.finish() } else { response.json(body) }
 }
 
@@ -152,8 +150,7 @@ pub(crate) async fn page_of(
         after,
         limit: filter.page_size,
     };
-    let page: ExecutionPage =
-        gateway.ask(EXECUTIONS_PATH, &query).await.map_err(|error| failure::internal(&error))?;
+    let page: ExecutionPage = gateway.ask(EXECUTIONS_PATH, &query).await.map_err(|error| failure::internal(&error))?;
     let next = page
         .executions
         .last()

@@ -146,9 +146,11 @@ async fn resume(
     let result = async {
         let id = body.value.get("executionId").and_then(Value::as_str).map(str::to_owned);
         let id = id.ok_or_else(|| {
-            Problem::new(service::ProblemCode::InvalidRequest)
-                .detail("name the execution to resume")
-                .field("/executionId", "required", "is missing")
+            Problem::new(service::ProblemCode::InvalidRequest).detail("name the execution to resume").field(
+                "/executionId",
+                "required",
+                "is missing",
+            )
         })?;
         let resolved = gateway.engines.resolve(&caller, &engine, None).await?;
         let view = executions::read(&gateway, &caller, subject(&caller, &id)?.execution_id).await?;

@@ -140,7 +140,9 @@ struct Again {
 impl Again {
     async fn add_to(&self, response: HttpResponse, parent: String) -> HttpResponse {
         let (head, body) = response.into_parts();
-        let Ok(bytes) = actix_web::body::to_bytes(body).await else { return head.set_body(actix_web::body::BoxBody::new(())) };
+        let Ok(bytes) = actix_web::body::to_bytes(body).await else {
+            return head.set_body(actix_web::body::BoxBody::new(()));
+        };
         let mut value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         if let Some(fields) = value.as_object_mut() {
             fields.insert("parentId".to_owned(), Value::String(parent));

@@ -213,18 +213,17 @@ fn serve_public(
     address: SocketAddr,
     shutdown: &Shutdown,
 ) -> Result<(), GatewayError> {
-    let server = HttpServer::new(move || {
-        App::new().app_data(gateway.clone()).wrap(from_fn(edge::surround)).configure(routes)
-    })
-    .workers(2)
-    .keep_alive(Duration::from_secs(75))
-    .client_request_timeout(Duration::from_secs(10))
-    .max_connections(100_000)
-    .disable_signals()
-    .shutdown_timeout(5)
-    .listen(listener)
-    .map_err(|source| GatewayError::Listen { address, source })?
-    .run();
+    let server =
+        HttpServer::new(move || App::new().app_data(gateway.clone()).wrap(from_fn(edge::surround)).configure(routes))
+            .workers(2)
+            .keep_alive(Duration::from_secs(75))
+            .client_request_timeout(Duration::from_secs(10))
+            .max_connections(100_000)
+            .disable_signals()
+            .shutdown_timeout(5)
+            .listen(listener)
+            .map_err(|source| GatewayError::Listen { address, source })?
+            .run();
     let handle = server.handle();
     let drain = shutdown.drain.clone();
     shutdown.spawn(async move {

@@ -24,7 +24,12 @@ pub(crate) fn configure(config: &mut web::ServiceConfig) {
     config.service(resource("/v1/executions/{id}/stop", "POST").route(web::post().to(stop)));
 }
 
-async fn stop(gateway: web::Data<Gateway>, caller: Caller, id: web::Path<String>, request: HttpRequest) -> HttpResponse {
+async fn stop(
+    gateway: web::Data<Gateway>,
+    caller: Caller,
+    id: web::Path<String>,
+    request: HttpRequest,
+) -> HttpResponse {
     let result = async {
         let force = force(&request)?;
         ask(&gateway, &caller, &id, force).await

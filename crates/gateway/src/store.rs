@@ -26,7 +26,8 @@ pub(crate) fn options(environment: &Environment) -> Vec<(String, String)> {
 /// # Errors
 /// When the address or an option is wrong.
 pub(crate) fn open(address: &str, options: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, object_store::Error> {
-    let wrong = |source: Box<dyn std::error::Error + Send + Sync>| object_store::Error::Generic { store: "config", source };
+    let wrong =
+        |source: Box<dyn std::error::Error + Send + Sync>| object_store::Error::Generic { store: "config", source };
     let url = Url::parse(address).map_err(|error| wrong(Box::new(error)))?;
     if matches!(ObjectStoreScheme::parse(&url), Ok((ObjectStoreScheme::Local, _))) {
         let path = Path::new(url.path());

@@ -2,11 +2,7 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use domain::{State, WaitingReason};
-use protocol::{
-    read::ExecutionView,
-    report::DeliverableRow,
-    submission::QueueBlock,
-};
+use protocol::{read::ExecutionView, report::DeliverableRow, submission::QueueBlock};
 use serde_json::{Map, Value, json};
 use service::{Problem, ProblemCode};
 
@@ -56,14 +52,17 @@ pub(crate) fn execution(gateway: &Gateway, view: &ExecutionView) -> Value {
         put("queue", queue(block));
     }
     if let Some(stop) = &view.stop {
-        put("stop", json!({
-            "requestedAt": timestamp(stop.requested_at),
-            "executorAckAt": stop.executor_ack_at.map(timestamp),
-            "upstreamClosedAt": stop.upstream_closed_at.map(timestamp),
-            "closedBy": stop.closed_by,
-            "finishedAt": stop.finished_at.map(timestamp),
-            "tokensAtStop": stop.tokens_at_stop,
-        }));
+        put(
+            "stop",
+            json!({
+                "requestedAt": timestamp(stop.requested_at),
+                "executorAckAt": stop.executor_ack_at.map(timestamp),
+                "upstreamClosedAt": stop.upstream_closed_at.map(timestamp),
+                "closedBy": stop.closed_by,
+                "finishedAt": stop.finished_at.map(timestamp),
+                "tokensAtStop": stop.tokens_at_stop,
+            }),
+        );
     }
     if let Some(result) = &view.result {
         put("result", serde_json::from_str(result.get()).unwrap_or_default());

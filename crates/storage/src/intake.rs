@@ -259,7 +259,6 @@ fn replayed(row: &KeyRow, in_batch: Option<&Submission>, submission: &Submission
     }
 }
 
-#[expect(clippy::too_many_lines, reason = "one statement with one bind per column")]
 async fn insert(
     conn: &mut AsyncPgConnection,
     batch: &[NewExecution<'_>],

@@ -190,7 +190,7 @@ mod tests {
 
     fn key(number: u8) -> Rank {
         let id = ExecutionId::from_uuid(uuid::Uuid::from_u128(u128::from(number)));
-        Rank { fresh: number % 3 != 0, tag: f64::from(number / 4), id }
+        Rank { fresh: !number.is_multiple_of(3), tag: f64::from(number / 4), id }
     }
 
     proptest! {
