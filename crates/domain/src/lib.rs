@@ -1,13 +1,16 @@
 //! What is true: ids, states, events, usage, keys, the flow document. Pure: no input or output, no tokio.
 //!
-//! Read in this order: `ids`, `execution` (the one state machine), `unit`, `event`, `failure`, `priority`, `key`.
+//! Read in this order: `ids`, `execution` (the one state machine), `unit`, `event`, `failure`, `priority`, `key`; then `flow`, `template`, `schema`.
 
 pub mod event;
 pub mod execution;
 pub mod failure;
+pub mod flow;
 pub mod ids;
 pub mod key;
 pub mod priority;
+pub mod schema;
+pub mod template;
 pub mod unit;
 
 pub use event::{Event, EventBody, EventRecord, Sequence};
