@@ -46,7 +46,7 @@ impl RunContext {
     /// The context at the start of an execution. `input` is the checked input; unanswered fields read as nothing.
     pub(super) fn new(form: &InputForm, index: Arc<HashMap<String, usize>>, input: &serde_json::Value) -> Self {
         let answer = |name: &str| input.get(name).map_or(Value::from(()), |value| Value::from(Serde(value)));
-        let input = Value::from_iter(form.fields.iter().map(|field| (field.name.clone(), answer(&field.name))));
+        let input = Value::from_pairs(form.fields.iter().map(|field| (field.name.clone(), answer(&field.name))));
         let nodes = (0..index.len()).map(|_| OnceLock::new()).collect();
         Self(Arc::new(Shared { input, nodes, index }))
     }
@@ -96,7 +96,7 @@ impl RunContext {
 
 fn chapter(chapter: Chapter) -> Value {
     let Chapter { title, text } = chapter;
-    Value::from_iter([("title", Value::from(title)), ("text", Value::from(Arc::<str>::from(text)))])
+    Value::from_pairs([("title", Value::from(title)), ("text", Value::from(Arc::<str>::from(text)))])
 }
 
 /// The variables of one item.

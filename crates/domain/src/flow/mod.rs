@@ -18,9 +18,6 @@ mod structure;
 mod variables;
 mod walk;
 
-#[cfg(test)]
-mod tests;
-
 use serde_json::{Value, json};
 
 pub use compiled::{Assembly, Call, ChapterItem, ChapterPlan, CompiledFlow, CompiledNode, Part, Prompt, Work};

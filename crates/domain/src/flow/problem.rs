@@ -112,7 +112,8 @@ pub(crate) fn similar<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
 
 /// "did you mean ..." for `word`, else the list of what is known if it is short.
 pub(crate) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let known: Vec<&str> = known.into_iter().collect();
+    let mut known: Vec<&str> = known.into_iter().collect();
+    known.sort_unstable();
     if let Some(meant) = similar(word, known.iter().copied()) {
         return Some(format!("did you mean `{meant}`?"));
     }

@@ -67,7 +67,10 @@ pub fn read(text: &str) -> Result<Value, FlowProblem> {
     let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
     match serde_saphyr::from_str_with_options::<Unique>(text, options) {
         Ok(Unique(value)) => Ok(value),
-        Err(error) => Err(problem(String::new(), "syntax", error.to_string().trim().to_owned())),
+        Err(error) => {
+            let message = error.to_string().replace(", set DuplicateKeyPolicy in Options if acceptable", "");
+            Err(problem(String::new(), "syntax", message.trim().to_owned()))
+        }
     }
 }
 
@@ -185,14 +188,16 @@ fn report(steps: &[Segment], message: &str, place: &str, removed: &[(String, usi
         at = below(&at, step_name(step));
         shown = below(&shown, first);
     }
-    let unknown_field = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
-    match unknown_field {
-        Some(field) => {
-            let known = message.split("expected").nth(1).unwrap_or("").split('`').skip(1).step_by(2);
-            let hint = suggestion(field, known);
-            problems.add_with_hint(shown, "unknown_field", format!("there is no field `{field}` here"), hint);
-        }
-        None => problems.add(shown, "wrong_type", message.to_owned()),
+    let quoted = |start: &str| message.strip_prefix(start).and_then(|rest| rest.split('`').next());
+    let known = || message.split("expected").nth(1).unwrap_or("").split('`').skip(1).step_by(2);
+    if let Some(field) = quoted("unknown field `") {
+        let hint = suggestion(field, known());
+        problems.add_with_hint(shown, "unknown_field", format!("there is no field `{field}` here"), hint);
+    } else if let Some(word) = quoted("unknown variant `") {
+        let hint = suggestion(word, known());
+        problems.add_with_hint(shown, "unknown_value", format!("`{word}` is not known here"), hint);
+    } else {
+        problems.add(shown, "wrong_type", message.to_owned());
     }
 }
 

@@ -34,10 +34,9 @@ impl Structure {
         let ordered = cycle.is_none();
         if let Some(cycle) = cycle {
             report_cycle(draft, &cycle, problems);
-        } else {
-            ends(draft, &graph, problems);
-            reach(draft, &graph, input, output, problems);
         }
+        ends(draft, &graph, problems);
+        reach(draft, &graph, input, output, problems);
         Self { ancestors: graph.ancestors(), graph, index, input, output, ordered }
     }
 }
@@ -47,7 +46,9 @@ fn ids(draft: &Draft, problems: &mut Problems) -> HashMap<String, usize> {
     for (at, node) in draft.nodes.iter().enumerate() {
         let pointer = format!("/nodes/{at}/id");
         if node.id.is_empty() {
-            problems.add_missing(pointer, "the node has no `id`");
+            if !problems.has(&format!("/nodes/{at}")) {
+                problems.add_missing(pointer, "the node has no `id`");
+            }
             continue;
         }
         if !is_id(&node.id) {
@@ -160,7 +161,8 @@ fn reach(draft: &Draft, graph: &Graph, input: Option<usize>, output: Option<usiz
     let misses = |reached: &Option<Vec<bool>>, node: usize| {
         reached.as_ref().is_some_and(|reached| reached.get(node) == Some(&false))
     };
-    for (at, node) in draft.nodes.iter().enumerate() {
+    // A node without an id cannot stand in an edge: that it has none is told already.
+    for (at, node) in draft.nodes.iter().enumerate().filter(|(_, node)| !node.id.is_empty()) {
         let id = shown(&node.id);
         if misses(&below_input, at) {
             let hint = format!("add an edge to `{id}` from the `input` node or from a node after it");

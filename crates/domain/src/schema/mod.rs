@@ -191,7 +191,10 @@ mod tests {
         let problems = parse_json_output(answer, Some(&schema())).unwrap_err();
 
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+    /chapters/0/title: value is not of type "string"
+    /chapters/1: "title" is a required property
+    "#);
     }
 
     #[test]
