@@ -67,7 +67,7 @@ fn write_section(number: usize, section: &Section, out: &mut String) -> Result<(
     let heading = if section.level == 1 { "h2" } else { "h3" };
     match &section.title {
         Some(title) => {
-            let _ = write!(out, " aria-labelledby=\"heading-{number}\">\n");
+            let _ = writeln!(out, " aria-labelledby=\"heading-{number}\">");
             let _ = writeln!(out, "<{heading} id=\"heading-{number}\" dir=\"auto\">{}</{heading}>", escaped(title));
         }
         None => out.push_str(">\n"),

@@ -1,6 +1,6 @@
 //! The document as Markdown.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use crate::Document;
 
@@ -12,12 +12,18 @@ pub(crate) fn render(document: &Document) -> String {
     if let Some(author) = &document.author {
         let _ = write!(out, "\n{}\n", escaped(author));
     }
-    for section in &document.sections {
+    let with_notes = document.sections.iter().filter(|section| section.markdown.contains("[^")).count();
+    for (number, section) in document.sections.iter().enumerate() {
         if let Some(title) = &section.title {
             let _ = write!(out, "\n{} {}\n", if section.level == 1 { "##" } else { "###" }, escaped(title));
         }
         if !section.markdown.is_empty() {
-            let _ = write!(out, "\n{}\n", section.markdown);
+            // Every section numbers its footnotes from 1; in one file their names must differ.
+            let markdown = match with_notes {
+                0 | 1 => Cow::Borrowed(section.markdown.as_str()),
+                _ => Cow::Owned(section.markdown.replace("[^", &format!("[^{}-", number + 1))),
+            };
+            let _ = write!(out, "\n{markdown}\n");
         }
     }
     out

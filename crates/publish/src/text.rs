@@ -15,7 +15,7 @@ pub(crate) fn render(document: &Document) -> String {
     let mut page = Page::default();
     page.heading(&document.title, '=');
     for line in [&document.subtitle, &document.author].into_iter().flatten() {
-        page.block(line, "", "");
+        page.block(line, "", "", false);
     }
     for section in &document.sections {
         if let Some(title) = &section.title {
@@ -46,9 +46,12 @@ impl Page {
         self.out.push('\n');
     }
 
-    fn block(&mut self, text: &str, first: &str, rest: &str) {
+    /// Writes a block; a close one follows the one before without an empty line.
+    fn block(&mut self, text: &str, first: &str, rest: &str, close: bool) {
         if !text.trim().is_empty() {
-            self.separate();
+            if !close {
+                self.separate();
+            }
             wrap(text, first, rest, &mut self.out);
         }
     }
@@ -68,12 +71,22 @@ struct Place {
     words: String,
     /// One per open quote or list item: what its first line and its other lines begin with.
     margins: Vec<(String, String)>,
-    /// One per open list: the next number of an ordered one.
-    lists: Vec<Option<usize>>,
+    /// The open lists.
+    lists: Vec<OpenList>,
     /// Where the open links lead.
     links: Vec<String>,
     /// The cells of the open table row.
     cells: Vec<String>,
+}
+
+/// A list whose items are being read.
+struct OpenList {
+    /// The next number of an ordered list.
+    number: Option<usize>,
+    /// Whether its items stand close together.
+    tight: bool,
+    /// Whether an item of it, or of the list around it, was written.
+    begun: bool,
 }
 
 /// Reads the tree by its edges, not by recursion: its depth is the model's choice.
@@ -96,18 +109,21 @@ fn enter(value: &NodeValue, place: &mut Place, page: &mut Page) {
         NodeValue::LineBreak => place.words.push('\n'),
         NodeValue::Link(link) => place.links.push(link.url.clone()),
         NodeValue::FootnoteReference(reference) => place.words.push_str(&format!("[{}]", reference.ix)),
-        NodeValue::HtmlBlock(html) => write_block(&html.literal, place, page),
+        NodeValue::HtmlBlock(html) => write_block(&html.literal, false, place, page),
         NodeValue::CodeBlock(code) => {
             page.separate();
             for line in code.literal.lines() {
                 page.out.push_str(&format!("    {line}\n"));
             }
         }
-        NodeValue::ThematicBreak => page.block("* * *", "    ", "    "),
+        NodeValue::ThematicBreak => page.block("* * *", "    ", "    ", false),
         NodeValue::BlockQuote => place.margins.push(("> ".to_owned(), "> ".to_owned())),
-        NodeValue::List(list) => place.lists.push((list.list_type == ListType::Ordered).then_some(list.start)),
+        NodeValue::List(list) => {
+            let number = (list.list_type == ListType::Ordered).then_some(list.start);
+            place.lists.push(OpenList { number, tight: list.tight, begun: !place.lists.is_empty() });
+        }
         NodeValue::Item(_) | NodeValue::TaskItem(_) => {
-            let number = place.lists.last_mut().and_then(Option::as_mut).map(|number| {
+            let number = place.lists.last_mut().and_then(|list| list.number.as_mut()).map(|number| {
                 *number += 1;
                 *number - 1
             });
@@ -128,7 +144,9 @@ fn leave(value: &NodeValue, place: &mut Place, page: &mut Page) {
     match value {
         NodeValue::Paragraph => {
             let words = std::mem::take(&mut place.words);
-            write_block(&words, place, page);
+            let close =
+                place.lists.last_mut().is_some_and(|list| std::mem::replace(&mut list.begun, true) && list.tight);
+            write_block(&words, close, place, page);
         }
         NodeValue::Heading(_) => {
             let words = std::mem::take(&mut place.words);
@@ -144,9 +162,9 @@ fn leave(value: &NodeValue, place: &mut Place, page: &mut Page) {
             let cell = std::mem::take(&mut place.words);
             place.cells.push(cell.trim().to_owned());
         }
-        NodeValue::TableRow(_) => {
+        NodeValue::TableRow(is_header) => {
             let row = std::mem::take(&mut place.cells).join(" | ");
-            write_block(&row, place, page);
+            write_block(&row, !is_header, place, page);
         }
         NodeValue::BlockQuote | NodeValue::Item(_) | NodeValue::TaskItem(_) | NodeValue::FootnoteDefinition(_) => {
             drop(place.margins.pop());
@@ -157,13 +175,13 @@ fn leave(value: &NodeValue, place: &mut Place, page: &mut Page) {
 }
 
 /// Writes a block inside the open quotes and items; the first block of an item carries its mark.
-fn write_block(text: &str, place: &mut Place, page: &mut Page) {
+fn write_block(text: &str, close: bool, place: &mut Place, page: &mut Page) {
     let first: String = place.margins.iter().map(|(first, _)| first.as_str()).collect();
     for (first, rest) in &mut place.margins {
         first.clone_from(rest);
     }
     let rest: String = place.margins.iter().map(|(_, rest)| rest.as_str()).collect();
-    page.block(text, &first, &rest);
+    page.block(text, &first, &rest, close);
 }
 
 /// Breaks a text into lines; a word longer than a line stands alone on its own.

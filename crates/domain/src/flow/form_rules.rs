@@ -64,10 +64,10 @@ fn check_kind(field: &Field, kind: FieldKind, place: &str, problems: &mut Proble
     if kind.has_options() {
         check_options(field, place, problems);
     }
-    if let Some(default) = &field.default {
-        if let Err(problem) = check_answer(field, default, &below(place, "default")) {
-            problems.add(problem.pointer, "bad_default", format!("the default is no valid answer: {}", problem.detail));
-        }
+    if let Some(default) = &field.default
+        && let Err(problem) = check_answer(field, default, &below(place, "default"))
+    {
+        problems.add(problem.pointer, "bad_default", format!("the default is no valid answer: {}", problem.detail));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Flows: the document, its rules, its form, its graph, and the compiled form that executors run.
 //!
 //! Read in this order: `document` (what people write), `form`, `read` and `problem` (from text, telling what is wrong),
-//! `compile` with `structure`, `node_rules`, `form_rules` and `variables` (the rules), `compiled` and `context` (what runs), `walk`.
+//! `compile` with `structure`, `node_rules`, `form_rules` and `variables` (the rules), `compiled`, `context` and `rendering` (what runs), `walk`.
 
 mod compile;
 mod compiled;
@@ -14,6 +14,7 @@ mod hash;
 mod node_rules;
 mod problem;
 mod read;
+mod rendering;
 mod structure;
 mod variables;
 mod walk;

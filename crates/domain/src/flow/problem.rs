@@ -105,7 +105,9 @@ pub(crate) fn below(pointer: &str, step: impl fmt::Display) -> String {
 
 /// The known word that was probably meant by `word`.
 pub(crate) fn similar<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let most = (word.chars().count() / 3).max(1);
+    // Two exchanged letters are a distance of two.
+    let length = word.chars().count();
+    let most = if length <= 3 { 1 } else { (length / 3).max(2) };
     let distances = known.into_iter().map(|candidate| (distance(word, candidate), candidate));
     distances.filter(|(distance, _)| *distance <= most).min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
 }

@@ -37,6 +37,7 @@ pub struct Walk {
     /// Ready nodes; the first in the document first, so that equal histories give equal walks.
     ready: BinaryHeap<Reverse<usize>>,
     running: usize,
+    settled: usize,
     failed: bool,
 }
 
@@ -51,6 +52,7 @@ impl Walk {
             missing,
             ready: BinaryHeap::new(),
             running: 0,
+            settled: 0,
             failed: false,
         };
         let finished: Vec<usize> = finished.into_iter().filter(|node| *node < nodes).collect();
@@ -127,13 +129,15 @@ impl Walk {
 
     /// How many nodes are settled.
     #[must_use]
-    pub fn settled(&self) -> usize {
-        self.places.iter().filter(|place| matches!(place, Place::Settled(_))).count()
+    pub const fn settled(&self) -> usize {
+        self.settled
     }
 
     fn put(&mut self, node: usize, place: Place) {
         if let Some(at) = self.places.get_mut(node) {
-            *at = place;
+            let before = std::mem::replace(at, place);
+            let is_settled = |place| matches!(place, Place::Settled(_));
+            self.settled += usize::from(is_settled(place) && !is_settled(before));
         }
     }
 

@@ -153,3 +153,17 @@ fn the_hash_of_a_node_is_stable_and_does_not_know_the_model() {
         before.iter().zip(hashes(&changed)).enumerate().filter(|(_, (a, b))| *a != b).map(|(at, _)| at).collect();
     assert_eq!(differing, [2]);
 }
+
+#[test]
+fn rendering_parses_nothing_again() {
+    let flow = compiled("field-guide");
+    let input: Value = serde_json::from_str(&text("field-guide.json")).unwrap();
+    let context = flow.context(&flow.check_input(&input).unwrap());
+
+    let started = std::time::Instant::now();
+    for _ in 0..1_000 {
+        flow.render_generate(1, &context).unwrap();
+    }
+
+    assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
+}

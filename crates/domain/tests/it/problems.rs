@@ -85,8 +85,8 @@ edges:
   - {from: plan, to: plan}
 "#;
     insta::assert_snapshot!(problems(text), @r#"
-    /titel: there is no field `titel` here [unknown_field] (known: defaults, description, maxParallel, name, schemaVersion, title)
-    /nodes/0/fields/0/type: `txet` is not known here [unknown_value] (known: checkbox, date, email, multiselect, number, select, text, textarea, url)
+    /titel: there is no field `titel` here [unknown_field] (did you mean `title`?)
+    /nodes/0/fields/0/type: `txet` is not known here [unknown_value] (did you mean `text`?)
     /nodes/0/fields/3/requird: there is no field `requird` here [unknown_field] (did you mean `required`?)
     /nodes/4/type: there is no node type `generat` [unknown_node_type] (did you mean `generate`?)
     /nodes/4/id: the node says no `id` [missing]
@@ -96,7 +96,7 @@ edges:
     /name: `Bad Name` cannot be an engine's name [bad_name] (lower-case letters, digits and hyphens, beginning with a letter, at most 63)
     /maxParallel: `maxParallel` is between 1 and 64 [out_of_range]
     /nodes/2/id: the id `plan` is taken by /nodes/1 [duplicate_id]
-    /edges/1/to: there is no node `wirte` [unknown_node] (known: done, form, plan, write)
+    /edges/1/to: there is no node `wirte` [unknown_node] (did you mean `write`?)
     /edges/2/from: the edge has no `from` [missing]
     /edges/3: `plan` cannot wait for itself [cycle]
     /nodes/0: `form` does not lead to the output [leads_nowhere] (add an edge from `form`, or take the node out)
@@ -184,7 +184,7 @@ fn variables_are_known_from_forms_schemas_and_loops() {
     /nodes/1/prompt: `nodes`: this names no output [unknown_variable] (write `nodes.<id>.output`)
     /nodes/1/prompt: `nodes.write.output`: `write` does not come before `plan` [not_an_ancestor] (add an edge from `write` to `plan`)
     /nodes/2/system: `previous`: what came before is not known here [previous_not_known] (`previous` is for prompts of loops with `parallel: 1`)
-    /nodes/2/prompt: `item.titel`: an item has no field `titel` [unknown_variable] (known: title)
+    /nodes/2/prompt: `item.titel`: an item has no field `titel` [unknown_variable] (did you mean `title`?)
     /nodes/2/prompt: `nodes`: this names no output [unknown_variable] (write `nodes.<id>.output`)
     /nodes/2/prompt: `nodes.plan.output.chapter`: the output of `plan` has no field `chapter` [unknown_variable] (did you mean `chapters`?)
     /nodes/3/sections/0/title: `index`: there is no such variable here [unknown_variable] (known: input, nodes)

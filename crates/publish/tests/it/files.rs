@@ -79,11 +79,8 @@ fn plain_text() {
     -------
 
     - green
-
     - grey, and quite soft
-
       1. one
-
       2. two
 
     > Quoted words.
@@ -92,7 +89,6 @@ fn plain_text() {
         let a = 1 < 2;
 
     a | b
-
     1 | 2
 
     A note.[1]

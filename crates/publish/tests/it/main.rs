@@ -1,5 +1,13 @@
 //! What the files promise, whatever models wrote.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    clippy::needless_range_loop,
+    reason = "test code"
+)]
 
 mod files;
 mod hostile;
