@@ -69,9 +69,9 @@ async fn deploy(
     let document = body.into_inner().flow;
     let valid = problems(&admin, &document).map_err(|problems| {
         let problem = Problem::new(ProblemCode::InvalidInput).detail("the flow has problems");
-        problems.into_iter().fold(problem, |problem, one| {
-            problem.field(format!("/flow{}", one.pointer), one.code, one.message)
-        })
+        problems
+            .into_iter()
+            .fold(problem, |problem, one| problem.field(format!("/flow{}", one.pointer), one.code, one.message))
     })?;
     let flow = serde_json::value::to_raw_value(&document).map_err(|_unwritable| Problem::new(ProblemCode::Internal))?;
     let deploy = Deploy {
