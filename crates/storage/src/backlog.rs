@@ -96,6 +96,22 @@ pub async fn unfinished(conn: &mut AsyncPgConnection) -> Result<Vec<Unfinished>,
     }
 }
 
+/// Those of `ids` that are unfinished.
+///
+/// # Errors
+/// When the database cannot be reached.
+pub async fn some(conn: &mut AsyncPgConnection, ids: &[ExecutionId]) -> Result<Vec<Unfinished>, StorageError> {
+    let rows: Vec<Row> = sql(
+        "SELECT e.id, e.user_id, e.engine_id, e.priority, e.tag, e.state, e.epoch, e.executor_id, e.started_at, \
+         e.eligible_at, COALESCE(l.weight, 1) AS weight, l.max_running FROM executions e LEFT JOIN users u ON u.id = e.user_id \
+         LEFT JOIN levels l ON l.id = u.level_id WHERE e.finished_at IS NULL AND e.id = ANY(?)",
+    )
+    .bind::<diesel::sql_types::Array<SqlUuid>, _>(ids.iter().map(|id| id.uuid()).collect::<Vec<_>>())
+    .load(conn)
+    .await?;
+    rows.into_iter().map(Unfinished::try_from).collect()
+}
+
 impl TryFrom<Row> for Unfinished {
     type Error = StorageError;
 

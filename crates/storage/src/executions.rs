@@ -149,6 +149,26 @@ pub async fn get(conn: &mut AsyncPgConnection, subject: &Subject) -> Result<Opti
     Ok(Some(view))
 }
 
+/// Whether there is such an execution of the subject.
+///
+/// # Errors
+/// When the database cannot be reached.
+pub async fn is_owned(conn: &mut AsyncPgConnection, subject: &Subject) -> Result<bool, StorageError> {
+    #[derive(QueryableByName)]
+    struct Owned {
+        #[diesel(sql_type = Bool)]
+        owned: bool,
+    }
+    let row: Owned = sql("SELECT EXISTS (SELECT FROM executions e JOIN (SELECT ?::uuid AS id, ?::uuid AS user_id, ?::uuid AS copy) s \
+         ON e.id = s.id AND (s.user_id IS NULL OR e.user_id = s.user_id) AND (s.copy IS NULL OR e.user_engine_id = s.copy)) AS owned")
+    .bind::<SqlUuid, _>(subject.execution_id.uuid())
+    .bind::<Nullable<SqlUuid>, _>(subject.user_id.map(UserId::uuid))
+    .bind::<Nullable<SqlUuid>, _>(subject.user_engine_id.map(UserEngineId::uuid))
+    .get_result(conn)
+    .await?;
+    Ok(row.owned)
+}
+
 /// Adds what only an ended execution has: the result or what is kept of it, the error and the files.
 async fn complete(conn: &mut AsyncPgConnection, view: &mut ExecutionView) -> Result<(), StorageError> {
     let id = view.execution_id.uuid();

@@ -69,7 +69,7 @@ pub async fn stand(database: &str, who: StatusId, url: &str) -> Result<Option<Le
     )
     .await?;
     let lock = sql("SELECT pg_try_advisory_lock(?) AS locked").bind::<BigInt, _>(ELECTION_LOCK);
-    if !lock.get_result::<Locked, _>(&mut conn).await?.locked {
+    if !lock.get_result::<Locked>(&conn).await?.locked {
         return Ok(None);
     }
     let (holder, address) = (who.uuid(), url.to_owned());
@@ -165,7 +165,6 @@ async fn guard(conn: &mut AsyncPgConnection, term: i64) -> Result<(), StorageErr
     let lock = sql("SELECT pg_advisory_xact_lock_shared(?)").bind::<BigInt, _>(WRITE_LOCK);
     let read = sql("SELECT term, holder, url FROM leader");
     // Sent together, run one after the other.
-    let (mut first, mut second) = (shared, shared);
-    let (_, row) = futures::try_join!(lock.execute(&mut first), read.get_result::<LeaderRow, _>(&mut second))?;
+    let (_, row) = futures::try_join!(lock.execute(shared), read.get_result::<LeaderRow>(shared))?;
     if row.term == term { Ok(()) } else { Err(StorageError::NotLeader(term)) }
 }

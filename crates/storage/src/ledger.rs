@@ -253,9 +253,7 @@ pub(crate) async fn save(conn: &mut AsyncPgConnection, entries: &[Entry]) -> Res
     }
     let expected = dirty.len();
     let shared: &AsyncPgConnection = conn;
-    let (mut first, mut second) = (shared, shared);
-    let (_, updated) =
-        futures::try_join!(append_events(&dirty)?.execute(&mut first), update(&dirty).execute(&mut second))?;
+    let (_, updated) = futures::try_join!(append_events(&dirty)?.execute(shared), update(&dirty).execute(shared))?;
     if updated == expected {
         Ok(())
     } else {

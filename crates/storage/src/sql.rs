@@ -1,13 +1,15 @@
 //! SQL text with bound values, prepared once per connection. (`diesel::sql_query` is prepared anew at each call.)
 
 use diesel::{
+    QueryableByName,
     pg::Pg,
     query_builder::{AstPass, Query, QueryFragment, QueryId},
     result::QueryResult,
     serialize::ToSql,
     sql_types::{HasSqlType, Untyped},
 };
-use diesel_async::{AsyncConnectionCore, methods::LoadQuery};
+use diesel_async::AsyncPgConnection;
+use futures::{FutureExt as _, future::BoxFuture};
 
 /// A statement whose `?` stand for the bound values, in order. Never built from anything but literals.
 pub(crate) struct Sql {
@@ -78,33 +80,40 @@ impl Query for Sql {
 
 impl<Conn> diesel::query_dsl::RunQueryDsl<Conn> for Sql {}
 
-// Methods of its own, so that no module has to import diesel's, which take over `first` and `load` of every vector.
+// Methods of its own, so that no module has to import diesel's, which take over `first` and `load` of every vector. Through a
+// shared reference, so that statements which are polled together are sent together (pipelined); boxed, so that their futures
+// are `Send` wherever they are used.
 impl Sql {
     /// Every row.
-    pub(crate) async fn load<R, C>(self, conn: &mut C) -> QueryResult<Vec<R>>
+    pub(crate) fn load<R>(self, conn: &AsyncPgConnection) -> BoxFuture<'_, QueryResult<Vec<R>>>
     where
-        C: AsyncConnectionCore<Backend = Pg>,
-        R: Send,
-        for<'query> Self: LoadQuery<'query, C, R>,
+        R: QueryableByName<Pg> + Send + 'static,
     {
-        diesel_async::RunQueryDsl::load(self, conn).await
+        async move {
+            let mut conn = conn;
+            diesel_async::RunQueryDsl::load::<R>(self, &mut conn).await
+        }
+        .boxed()
     }
 
     /// The one row of a statement that always has one.
-    pub(crate) async fn get_result<R, C>(self, conn: &mut C) -> QueryResult<R>
+    pub(crate) fn get_result<R>(self, conn: &AsyncPgConnection) -> BoxFuture<'_, QueryResult<R>>
     where
-        C: AsyncConnectionCore<Backend = Pg>,
-        R: Send,
-        for<'query> Self: LoadQuery<'query, C, R>,
+        R: QueryableByName<Pg> + Send + 'static,
     {
-        diesel_async::RunQueryDsl::get_result(self, conn).await
+        async move {
+            let mut conn = conn;
+            diesel_async::RunQueryDsl::get_result::<R>(self, &mut conn).await
+        }
+        .boxed()
     }
 
     /// How many rows it wrote.
-    pub(crate) async fn execute<C>(self, conn: &mut C) -> QueryResult<usize>
-    where
-        C: AsyncConnectionCore<Backend = Pg>,
-    {
-        diesel_async::RunQueryDsl::execute(self, conn).await
+    pub(crate) fn execute(self, conn: &AsyncPgConnection) -> BoxFuture<'_, QueryResult<usize>> {
+        async move {
+            let mut conn = conn;
+            diesel_async::RunQueryDsl::execute(self, &mut conn).await
+        }
+        .boxed()
     }
 }
