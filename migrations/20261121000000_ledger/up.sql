@@ -87,7 +87,7 @@ CREATE INDEX api_keys_by_user ON api_keys (user_id);
 -- Leadership and executors ----------------------------------------------------------------------------------------------
 
 CREATE TABLE leader (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
     term bigint NOT NULL,
     holder uuid,
     url text NOT NULL DEFAULT '',

@@ -29,7 +29,8 @@ async fn members_of_a_level_get_its_engines_and_the_current_version() {
     let ledger = Ledger::start().await;
     let (mut conn, term) = (ledger.conn().await, ledger.term);
     let gold = admin::put_level(&mut conn, term, &level("gold")).await.unwrap();
-    let early = admin::put_user(&mut conn, term, &PutUser { name: "early".into(), level: "gold".into() }).await.unwrap();
+    let early =
+        admin::put_user(&mut conn, term, &PutUser { name: "early".into(), level: "gold".into() }).await.unwrap();
     let first = admin::deploy(&mut conn, term, &flow("blog", r#"{"v":1}"#)).await.unwrap();
     let to = Assignee::Level(gold.id);
     let assigned = admin::assign(&mut conn, term, &Assign { engine_id: first.engine_id, to }).await.unwrap();

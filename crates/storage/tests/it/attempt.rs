@@ -42,14 +42,8 @@ impl Attempt {
     pub(crate) fn event(&mut self, body: EventBody) -> EventRecord {
         let prev = self.last;
         self.last = prev.next_in(self.epoch);
-        let event = Event {
-            sequence: self.last,
-            prev,
-            execution_id: self.execution,
-            attempt: self.epoch,
-            at: now(),
-            body,
-        };
+        let event =
+            Event { sequence: self.last, prev, execution_id: self.execution, attempt: self.epoch, at: now(), body };
         event.record().unwrap()
     }
 

@@ -178,10 +178,10 @@ async fn a_lease_lives_by_the_databases_clock_until_the_goodbye() {
     let listed = storage::executors::list(&mut conn).await.unwrap();
     assert_eq!((listed.len(), listed[0].running, listed[0].slots), (1, 1, 4));
     let holds = storage::executors::holds(&mut conn).await.unwrap();
-    assert_eq!(holds.iter().map(|(loss, who)| (loss.execution_id, *who)).collect::<Vec<_>>(), [(
-        attempt.execution,
-        attempt.executor
-    )]);
+    assert_eq!(
+        holds.iter().map(|(loss, who)| (loss.execution_id, *who)).collect::<Vec<_>>(),
+        [(attempt.execution, attempt.executor)]
+    );
 
     renewal.goodbye = true;
     storage::executors::renew(&mut conn, ledger.term, &renewal).await.unwrap();

@@ -45,11 +45,8 @@ impl Gate {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let config = tokio_postgres::Config::from_str(url).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let inner = format!(
-            "postgres://{}@127.0.0.1:{port}/{}",
-            config.get_user().unwrap(),
-            config.get_dbname().unwrap()
-        );
+        let inner =
+            format!("postgres://{}@127.0.0.1:{port}/{}", config.get_user().unwrap(), config.get_dbname().unwrap());
         let connecting = tokio::spawn(async move { AsyncPgConnection::establish(&inner).await.unwrap() });
         let (client, _) = listener.accept().await.unwrap();
         let (from_client, to_client) = client.into_split();

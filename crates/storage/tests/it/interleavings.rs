@@ -208,10 +208,13 @@ pub(crate) async fn judge(ledger: &Ledger, attempt: &Attempt, outcomes: &[Outcom
                 if reported.new_units > 0 {
                     assert!(taken && stored, "what is acknowledged is stored");
                 }
-                assert!(!stored || taken || reported.verdict.standing == Standing::Over, "what is refused is not stored");
+                assert!(
+                    !stored || taken || reported.verdict.standing == Standing::Over,
+                    "what is refused is not stored"
+                );
             }
             Outcome::Stopped(stopped) => assert!(!stopped.is_terminal() || *stopped == state),
-            Outcome::Fenced(_) => {}
+            Outcome::Fenced(count) => assert!(*count <= 1),
         }
     }
     assert!(granted <= 1, "one holder at a time");

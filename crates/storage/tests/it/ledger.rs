@@ -184,7 +184,11 @@ impl Ledger {
             )
             .await
             .unwrap();
-        assert_eq!((view.input_tokens, view.output_tokens), (sums.get(0), sums.get(1)), "totals are the sum of the rows");
+        assert_eq!(
+            (view.input_tokens, view.output_tokens),
+            (sums.get(0), sums.get(1)),
+            "totals are the sum of the rows"
+        );
         let violations = storage::invariants::violations(&mut *self.conn().await).await.unwrap();
         // No test renews leases unless it is about leases.
         let mut broken = violations.iter().filter(|violation| violation.rule != "held_without_lease");

@@ -115,14 +115,19 @@ async fn lists_are_newest_first_in_pages_and_filtered() {
         }
     }
     let labels = [("book".to_owned(), "one".to_owned())].into_iter().collect();
-    let labelled = storage::executions::list(&mut conn, &ListExecutions { labels, ..everything(&ledger) }).await.unwrap();
+    let labelled =
+        storage::executions::list(&mut conn, &ListExecutions { labels, ..everything(&ledger) }).await.unwrap();
     let states = vec![State::Cancelled];
-    let stopped = storage::executions::list(&mut conn, &ListExecutions { states, ..everything(&ledger) }).await.unwrap();
+    let stopped =
+        storage::executions::list(&mut conn, &ListExecutions { states, ..everything(&ledger) }).await.unwrap();
     let engine_id = Some(other_engine);
-    let engine = storage::executions::list(&mut conn, &ListExecutions { engine_id, ..everything(&ledger) }).await.unwrap();
+    let engine =
+        storage::executions::list(&mut conn, &ListExecutions { engine_id, ..everything(&ledger) }).await.unwrap();
     let user_id = Some(UserId::generate());
-    let foreign = storage::executions::list(&mut conn, &ListExecutions { user_id, ..everything(&ledger) }).await.unwrap();
-    let all = storage::executions::list(&mut conn, &ListExecutions { user_id: None, ..everything(&ledger) }).await.unwrap();
+    let foreign =
+        storage::executions::list(&mut conn, &ListExecutions { user_id, ..everything(&ledger) }).await.unwrap();
+    let all =
+        storage::executions::list(&mut conn, &ListExecutions { user_id: None, ..everything(&ledger) }).await.unwrap();
     let window = ListExecutions {
         created_after: Some(at + chrono::Duration::seconds(1)),
         created_before: Some(at + chrono::Duration::seconds(2)),
@@ -197,13 +202,16 @@ async fn the_invariant_query_finds_what_is_broken() {
 
     let mut found: Vec<_> = violations.iter().map(|broken| (broken.rule.as_str(), broken.execution_id)).collect();
     found.sort_unstable();
-    assert_eq!(found, [
-        ("events_beyond_the_row", Some(done.execution)),
-        ("held_without_lease", Some(held.execution)),
-        ("terminal_without_one_terminal_event", Some(done.execution)),
-        ("unit_above_epoch", Some(held.execution)),
-        ("waiting_without_wake_up", Some(queued)),
-    ]);
+    assert_eq!(
+        found,
+        [
+            ("events_beyond_the_row", Some(done.execution)),
+            ("held_without_lease", Some(held.execution)),
+            ("terminal_without_one_terminal_event", Some(done.execution)),
+            ("unit_above_epoch", Some(held.execution)),
+            ("waiting_without_wake_up", Some(queued)),
+        ]
+    );
 }
 
 #[tokio::test]
@@ -219,7 +227,8 @@ async fn partitions_are_made_ahead_by_days_of_ids() {
     let sql = "SELECT tableoid::regclass::text FROM events WHERE execution_id = $1::text::uuid";
     let table: String = psql.query_one(sql, &[&execution.uuid().to_string()]).await.unwrap().get(0);
     assert_eq!(table, now().format("events_%Y%m%d").to_string());
-    let count = psql.query_one("SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass", &[]).await.unwrap();
+    let count =
+        psql.query_one("SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass", &[]).await.unwrap();
     assert_eq!(count.get::<_, i64>(0), 4);
 }
 

@@ -150,10 +150,7 @@ async fn stops_race_completions_to_one_terminal_event_each() {
         let ledger = &ledger;
         async move {
             let force = attempt.executor.uuid().as_bytes()[15].is_multiple_of(2);
-            tokio::join!(
-                ledger.stop(attempt.execution, force),
-                ledger.report(attempt.executor, attempt.completed())
-            )
+            tokio::join!(ledger.stop(attempt.execution, force), ledger.report(attempt.executor, attempt.completed()))
         }
     });
     let outcomes = futures::future::join_all(races).await;
