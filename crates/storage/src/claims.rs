@@ -67,20 +67,15 @@ async fn claim_once(
     let mut entries = lock(conn, claims.iter().map(|claim| claim.execution_id.uuid()).collect()).await?;
     let wishes: HashMap<ExecutionId, Uuid> =
         claims.iter().map(|claim| (claim.execution_id, claim.claim_id.uuid())).collect();
-    // A redispatched execution may have units and text; a fresh one has neither, and is not looked for.
-    let mut restarted = Vec::new();
     entries.retain_mut(|entry| {
         let Some(claim) = wishes.get(&entry.id).copied() else { return false };
         let again = entry.executor_id == Some(executor.uuid()) && entry.claim_id == Some(claim);
-        if !again && !grant(entry, executor, claim, now) {
-            return false;
-        }
-        restarted.push(entry.id.uuid());
-        true
+        again || grant(entry, executor, claim, now)
     });
     save(conn, &entries).await?;
-    let mut details = details(conn, entries.iter().map(|entry| entry.id.uuid()).collect()).await?;
-    let mut units = units(conn, restarted).await?;
+    let ids: Vec<Uuid> = entries.iter().map(|entry| entry.id.uuid()).collect();
+    let (mut details, mut units) = futures::try_join!(details(conn, ids.clone()), units(conn, ids))?;
+    // Only an earlier attempt can have left text in the log.
     let resumed: Vec<Uuid> = entries.iter().filter(|entry| entry.epoch > 1).map(|entry| entry.id.uuid()).collect();
     let mut open = open_units(conn, &resumed).await?;
     let mut grants = HashMap::new();
@@ -105,6 +100,7 @@ fn grant(entry: &mut Entry, executor: ExecutorId, claim: Uuid, now: DateTime<Utc
     entry.claim_id = Some(claim);
     entry.eligible_at = None;
     entry.started_at.get_or_insert(now);
+    entry.claimed_at = Some(now);
     true
 }
 
@@ -132,7 +128,7 @@ fn answer(
     })
 }
 
-async fn details(conn: &mut AsyncPgConnection, ids: Vec<Uuid>) -> Result<HashMap<Uuid, DetailRow>, StorageError> {
+async fn details(conn: &AsyncPgConnection, ids: Vec<Uuid>) -> Result<HashMap<Uuid, DetailRow>, StorageError> {
     let rows: Vec<DetailRow> =
         sql("SELECT execution_id, input, traceparent FROM execution_details WHERE execution_id = ANY(?)")
             .bind::<Array<SqlUuid>, _>(ids)
@@ -141,10 +137,7 @@ async fn details(conn: &mut AsyncPgConnection, ids: Vec<Uuid>) -> Result<HashMap
     Ok(rows.into_iter().map(|row| (row.execution_id, row)).collect())
 }
 
-async fn units(
-    conn: &mut AsyncPgConnection,
-    ids: Vec<Uuid>,
-) -> Result<HashMap<Uuid, Vec<(UnitKey, bool)>>, StorageError> {
+async fn units(conn: &AsyncPgConnection, ids: Vec<Uuid>) -> Result<HashMap<Uuid, Vec<(UnitKey, bool)>>, StorageError> {
     let rows: Vec<UnitRow> = sql("SELECT execution_id, node, unit, complete FROM units WHERE execution_id = ANY(?) \
                                   ORDER BY execution_id, node, unit")
     .bind::<Array<SqlUuid>, _>(ids)

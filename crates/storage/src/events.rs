@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use diesel::{
     QueryableByName,
-    sql_types::{Array, BigInt, Integer, Text, Uuid as SqlUuid},
+    sql_types::{Array, BigInt, Bool, Integer, Text, Uuid as SqlUuid},
 };
 use diesel_async::AsyncPgConnection;
 use domain::{EventBody, EventRecord, ExecutionId, Sequence, UnitKey};
@@ -19,8 +19,22 @@ const CHUNKS: i32 = 500;
 /// At most this many events of one silent stream are sent at once.
 const TAIL: usize = 200;
 
-/// Text that is in the log, by unit, of units without an end.
-pub(crate) type OpenUnits = BTreeMap<UnitKey, String>;
+/// Text that is in the log, by unit.
+pub(crate) type OpenUnits = BTreeMap<UnitKey, Shown>;
+
+/// The text of one unit, as a client that applied every event has it.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    pub(crate) text: String,
+    /// The attempt that wrote it: each attempt begins its units anew.
+    pub(crate) epoch: i32,
+}
+
+#[derive(QueryableByName)]
+struct EndRow {
+    #[diesel(sql_type = Bool)]
+    ended: bool,
+}
 
 #[derive(QueryableByName)]
 struct ChunkRow {
@@ -40,23 +54,39 @@ pub async fn page(
     after: Sequence,
     limit: usize,
 ) -> Result<EventPage, StorageError> {
+    // Every chunk has an event at least.
+    let chunks = i32::try_from(limit).map_or(CHUNKS, |limit| limit.saturating_add(1).min(CHUNKS));
     let rows: Vec<ChunkRow> =
         sql("SELECT execution_id, records FROM events WHERE execution_id = ? AND last_sequence > ? \
                                    ORDER BY first_sequence LIMIT ?")
         .bind::<SqlUuid, _>(execution.uuid())
         .bind::<BigInt, _>(after.0)
-        .bind::<Integer, _>(CHUNKS)
+        .bind::<Integer, _>(chunks)
         .load(conn)
         .await?;
-    let full = rows.len() == usize::try_from(CHUNKS).unwrap_or(usize::MAX);
+    let full = rows.len() == usize::try_from(chunks).unwrap_or(usize::MAX);
     let mut events = Vec::new();
     for row in rows {
         events.extend(read(&row.records)?.into_iter().filter(|record| record.sequence > after));
     }
     let more = full || events.len() > limit;
     events.truncate(limit);
-    let terminal = !more && events.last().is_some_and(EventRecord::is_terminal);
+    let terminal = match events.last() {
+        Some(last) => !more && last.is_terminal(),
+        None => is_over(conn, execution, after).await?,
+    };
     Ok(EventPage { events, more, terminal })
+}
+
+/// Whether nothing will ever follow `after`.
+async fn is_over(conn: &AsyncPgConnection, execution: ExecutionId, after: Sequence) -> Result<bool, StorageError> {
+    let rows: Vec<EndRow> =
+        sql("SELECT finished_at IS NOT NULL AND last_sequence <= ? AS ended FROM executions WHERE id = ?")
+            .bind::<BigInt, _>(after.0)
+            .bind::<SqlUuid, _>(execution.uuid())
+            .load(conn)
+            .await?;
+    Ok(rows.first().is_some_and(|row| row.ended))
 }
 
 /// What each of many streams missed.
@@ -96,7 +126,7 @@ pub async fn tails(
 
 /// The text in the log of every unit that has some, after resets. Whoever asks leaves out the finished units.
 pub(crate) async fn open_units(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     executions: &[Uuid],
 ) -> Result<HashMap<Uuid, OpenUnits>, StorageError> {
     if executions.is_empty() {
@@ -113,7 +143,7 @@ pub(crate) async fn open_units(
         for record in read(&row.records)? {
             if record.name.starts_with("output.") {
                 let event = record.event().map_err(|error| StorageError::Corrupt(error.to_string()))?;
-                apply(units, event.body);
+                apply(units, record.sequence.epoch(), event.body);
             }
         }
     }
@@ -121,19 +151,21 @@ pub(crate) async fn open_units(
 }
 
 /// What a client does with an output event.
-fn apply(units: &mut OpenUnits, body: EventBody) {
+fn apply(units: &mut OpenUnits, epoch: i32, body: EventBody) {
     match body {
         EventBody::OutputDelta { node, unit, text, .. } => {
-            units.entry(UnitKey { node, unit }).or_default().push_str(&text);
+            let shown = units.entry(UnitKey { node, unit }).or_default();
+            shown.text.push_str(&text);
+            shown.epoch = epoch;
         }
         EventBody::OutputReset { node, unit, offset, .. } => {
             let key = UnitKey { node, unit };
             let keep = usize::try_from(offset).unwrap_or(usize::MAX);
-            let kept: String = units.get(&key).map(|text| text.chars().take(keep).collect()).unwrap_or_default();
-            if kept.is_empty() {
-                units.remove(&key);
-            } else {
-                units.insert(key, kept);
+            if let Some(shown) = units.get_mut(&key) {
+                shown.text = shown.text.chars().take(keep).collect();
+                if shown.text.is_empty() {
+                    units.remove(&key);
+                }
             }
         }
         _ => {}

@@ -296,37 +296,52 @@ fn view(row: Row) -> Result<ExecutionView, StorageError> {
     })
 }
 
+macro_rules! list_columns {
+    () => {
+        "e.*, g.name AS engine_name, d.labels, d.end_user, r.failure FROM executions e LEFT JOIN engines g ON g.id = e.engine_id \
+         LEFT JOIN execution_details d ON d.execution_id = e.id LEFT JOIN execution_results r ON r.execution_id = e.id"
+    };
+}
+
+macro_rules! list_filter {
+    () => {
+        "(e.created_at, e.id) < (?, ?) AND e.created_at >= ? AND e.created_at < ? AND e.state = ANY(?) AND COALESCE(d.labels, '{}') @> ? \
+         AND e.user_engine_id IS NOT DISTINCT FROM COALESCE(?, e.user_engine_id) AND e.engine_id = COALESCE(?, e.engine_id) \
+         ORDER BY e.created_at DESC, e.id DESC LIMIT ?"
+    };
+}
+
+/// After every execution: the year 9999.
+const FAR: i64 = 253_402_300_799;
+
 /// A page of executions, newest first, without their results.
 ///
 /// # Errors
 /// When the database cannot be reached.
 pub async fn list(conn: &mut AsyncPgConnection, query: &ListExecutions) -> Result<ExecutionPage, StorageError> {
     let limit = query.limit.clamp(1, 100);
-    let states: Option<Vec<i16>> =
-        (!query.states.is_empty()).then(|| query.states.iter().map(|state| state.code()).collect());
+    let states: Vec<State> = if query.states.is_empty() { State::ALL.to_vec() } else { query.states.clone() };
     let labels = serde_json::to_value(&query.labels).unwrap_or_default();
-    let mut rows: Vec<Row> = sql("SELECT e.*, g.name AS engine_name, d.labels, d.end_user, r.failure FROM executions e \
-         JOIN (SELECT ?::uuid AS user_id, ?::uuid AS copy, ?::smallint[] AS states, ?::uuid AS engine_id, ?::timestamptz AS low, \
-         ?::timestamptz AS high, ?::timestamptz AS after_at, ?::uuid AS after_id, ?::jsonb AS labels) s ON \
-         (s.user_id IS NULL OR e.user_id = s.user_id) AND (s.copy IS NULL OR e.user_engine_id = s.copy) \
-         AND (s.states IS NULL OR e.state = ANY(s.states)) AND (s.engine_id IS NULL OR e.engine_id = s.engine_id) \
-         AND (s.low IS NULL OR e.created_at >= s.low) AND (s.high IS NULL OR e.created_at < s.high) \
-         AND (s.after_at IS NULL OR (e.created_at, e.id) < (s.after_at, s.after_id)) \
-         LEFT JOIN engines g ON g.id = e.engine_id LEFT JOIN execution_details d ON d.execution_id = e.id \
-         LEFT JOIN execution_results r ON r.execution_id = e.id WHERE s.labels = '{}' OR d.labels @> s.labels \
-         ORDER BY e.created_at DESC, e.id DESC LIMIT ?")
-    .bind::<Nullable<SqlUuid>, _>(query.user_id.map(UserId::uuid))
-    .bind::<Nullable<SqlUuid>, _>(query.user_engine_id.map(UserEngineId::uuid))
-    .bind::<Nullable<Array<SmallInt>>, _>(states)
-    .bind::<Nullable<SqlUuid>, _>(query.engine_id.map(EngineId::uuid))
-    .bind::<Nullable<Timestamptz>, _>(query.created_after)
-    .bind::<Nullable<Timestamptz>, _>(query.created_before)
-    .bind::<Nullable<Timestamptz>, _>(query.after.map(|(at, _)| at))
-    .bind::<Nullable<SqlUuid>, _>(query.after.map(|(_, id)| id.uuid()))
-    .bind::<Jsonb, _>(labels)
-    .bind::<BigInt, _>(i64::from(limit) + 1)
-    .load(conn)
-    .await?;
+    let far = DateTime::from_timestamp(FAR, 0).unwrap_or_default();
+    let (after_at, after_id) = query.after.map_or((far, Uuid::max()), |(at, id)| (at, id.uuid()));
+    // With an owner the index on (user_id, created_at, id) finds the page; a condition that may be null would hide it.
+    let list = match query.user_id {
+        Some(user) => sql(concat!("SELECT ", list_columns!(), " WHERE e.user_id = ? AND ", list_filter!()))
+            .bind::<SqlUuid, _>(user.uuid()),
+        None => sql(concat!("SELECT ", list_columns!(), " WHERE ", list_filter!())),
+    };
+    let mut rows: Vec<Row> = list
+        .bind::<Timestamptz, _>(after_at)
+        .bind::<SqlUuid, _>(after_id)
+        .bind::<Timestamptz, _>(query.created_after.unwrap_or_default())
+        .bind::<Timestamptz, _>(query.created_before.unwrap_or(far))
+        .bind::<Array<SmallInt>, _>(states.iter().map(|state| state.code()).collect::<Vec<_>>())
+        .bind::<Jsonb, _>(labels)
+        .bind::<Nullable<SqlUuid>, _>(query.user_engine_id.map(UserEngineId::uuid))
+        .bind::<Nullable<SqlUuid>, _>(query.engine_id.map(EngineId::uuid))
+        .bind::<BigInt, _>(i64::from(limit) + 1)
+        .load(conn)
+        .await?;
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let mut files = deliverables(conn, rows.iter().map(|row| row.id).collect()).await?;

@@ -123,8 +123,8 @@ pub async fn lapsed(conn: &mut AsyncPgConnection, executors: &[ExecutorId]) -> R
 /// When the database cannot be reached.
 pub async fn list(conn: &mut AsyncPgConnection) -> Result<Vec<ExecutorView>, StorageError> {
     let rows: Vec<ViewRow> = sql("SELECT x.id, x.name, x.version, x.slots, x.draining, x.started_at, x.lease_until, \
-         (SELECT count(*) FROM executions e WHERE e.finished_at IS NULL AND e.executor_id = x.id) AS running \
-         FROM executors x WHERE x.lease_until > now() - interval '1 minute' ORDER BY x.started_at LIMIT 1000")
+         COALESCE(r.running, 0) AS running FROM executors x LEFT JOIN (SELECT executor_id, count(*) AS running FROM executions \
+         WHERE finished_at IS NULL AND executor_id IS NOT NULL GROUP BY executor_id) r ON r.executor_id = x.id WHERE x.lease_until > now() - interval '1 minute' ORDER BY x.started_at LIMIT 1000")
     .load(conn)
     .await?;
     let lease = chrono::Duration::milliseconds(i64::try_from(protocol::claim::LEASE_MS).unwrap_or(5_000));

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use crate::{
     error::StorageError,
-    fence::{keep_what_was_shown, write_failures},
+    fence::write_failures,
+    kept::keep_what_was_shown,
     leader::write_as_leader,
     ledger::{Entry, lock, save},
     sql::sql,
@@ -63,27 +64,24 @@ async fn expire_once(conn: &mut AsyncPgConnection, limit: i64, now: DateTime<Utc
     .bind::<BigInt, _>(limit)
     .load(conn)
     .await?;
-    let entries = lock(conn, due.into_iter().map(|row| row.id).collect()).await?;
+    let mut entries = lock(conn, due.into_iter().map(|row| row.id).collect()).await?;
+    // Between the look and the lock it may have started, or ended.
+    entries.retain(|entry| {
+        let past = entry.deadline_at.is_some_and(|at| at <= now);
+        !entry.state.is_terminal() && (entry.started_at.is_none() || past)
+    });
+    keep_what_was_shown(conn, &mut entries, now).await?;
     let mut failed = Vec::new();
     let mut moved = Vec::new();
-    let mut ended = Vec::new();
-    let held: Vec<Entry> = entries.iter().filter(|entry| entry.state.is_held()).cloned().collect();
-    keep_what_was_shown(conn, &held, now).await?;
-    for mut entry in entries {
+    for entry in &mut entries {
         let fenced = entry.executor_id.map(|executor| (ExecutorId::from_uuid(executor), entry.epoch));
-        // Between the look and the lock it may have started, or ended.
-        let past = entry.deadline_at.is_some_and(|at| at <= now);
-        if entry.state.is_terminal() || (entry.started_at.is_some() && !past) {
-            continue;
-        }
-        if let Some(failure) = expire(&mut entry, now)? {
+        if let Some(failure) = expire(entry, now)? {
             failed.push((entry.id, failure));
         }
         moved.push(Moved { execution_id: entry.id, state: entry.state, fenced, appended: entry.events.clone() });
-        ended.push(entry);
     }
     write_failures(conn, &failed).await?;
-    save(conn, &ended).await?;
+    save(conn, &entries).await?;
     Ok(moved)
 }
 

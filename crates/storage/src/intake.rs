@@ -130,12 +130,12 @@ async fn take_in_once(
     for at in open {
         let (Some(new), Some(answer)) = (batch.get(at), answers.get_mut(at)) else { continue };
         let id = new.submission.execution_id.uuid();
+        let state = if new.rejected.is_some() { State::Failed } else { State::Queued };
         // The second of two equal ids in one batch is a redelivery too.
         *answer = Some(if inserted.remove(&id) {
-            let state = if new.rejected.is_some() { State::Failed } else { State::Queued };
             TakenIn::Inserted { state, events: first_events.remove(&id).into_iter().collect() }
         } else {
-            TakenIn::Redelivered { state: known.get(&id).copied().unwrap_or(State::Queued) }
+            TakenIn::Redelivered { state: known.get(&id).copied().unwrap_or(state) }
         });
     }
     Ok(answers.into_iter().map(|answer| answer.unwrap_or(TakenIn::Mismatch)).collect())
@@ -282,9 +282,8 @@ async fn insert(
     }
     let labels: Vec<serde_json::Value> =
         rows.iter().map(|new| serde_json::to_value(&new.submission.labels).unwrap_or_default()).collect();
-    let of = |new: &&NewExecution<'_>| new.submission.clone();
-    let submissions: Vec<Submission> = rows.iter().map(of).collect();
-    let column = |value: fn(&Submission) -> Uuid| -> Vec<Uuid> { submissions.iter().map(value).collect() };
+    let submissions: Vec<&Submission> = rows.iter().map(|new| new.submission).collect();
+    let column = |value: fn(&Submission) -> Uuid| -> Vec<Uuid> { submissions.iter().map(|s| value(s)).collect() };
     let ids: Vec<IdRow> = sql("WITH n AS (SELECT * FROM unnest(?::uuid[], ?::uuid[], ?::uuid[], ?::uuid[], ?::uuid[], ?::uuid[], \
          ?::uuid[], ?::timestamptz[], ?::timestamptz[], ?::timestamptz[], ?::float8[], ?::smallint[], ?::smallint[], ?::text[], \
          ?::jsonb[], ?::text[], ?::text[], ?::text[], ?::jsonb[]) AS n(id, user_id, engine_id, user_engine_id, version_id, parent_id, \

@@ -65,7 +65,8 @@ pub async fn stand(database: &str, who: StatusId, url: &str) -> Result<Option<Le
         .await
         .map_err(|error| StorageError::Unavailable(Box::new(error)))?;
     conn.batch_execute(
-        "SET application_name = 'lekhika leader'; SET lock_timeout = '20s'; SET statement_timeout = '25s'",
+        "SET application_name = 'lekhika leader'; SET lock_timeout = '20s'; SET statement_timeout = '25s'; \
+         SET tcp_keepalives_idle = 2; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3",
     )
     .await?;
     let lock = sql("SELECT pg_try_advisory_lock(?) AS locked").bind::<BigInt, _>(ELECTION_LOCK);
@@ -110,7 +111,8 @@ pub async fn current(conn: &mut AsyncPgConnection) -> Result<Leader, StorageErro
     Ok(Leader { term: row.term, holder: row.holder.map(StatusId::from_uuid), url: row.url })
 }
 
-/// A dead peer must be noticed in seconds: the lock of a lost leader lives as long as the server believes in its connection.
+/// A dead server must be noticed in seconds. (A dead leader too: the lock lives as long as the server believes in the connection,
+/// which is what the session's own `tcp_keepalives_*` are for.)
 fn with_keepalives(database: &str) -> String {
     let separator = if database.contains('?') { '&' } else { '?' };
     format!("{database}{separator}keepalives_idle=2&keepalives_interval=1&keepalives_retries=3&connect_timeout=5")

@@ -31,6 +31,7 @@ pub(crate) struct Entry {
     pub(crate) last_sequence: Sequence,
     pub(crate) eligible_at: Option<DateTime<Utc>>,
     pub(crate) started_at: Option<DateTime<Utc>>,
+    pub(crate) claimed_at: Option<DateTime<Utc>>,
     pub(crate) finished_at: Option<DateTime<Utc>>,
     pub(crate) deadline_at: Option<DateTime<Utc>>,
     pub(crate) stop: Stop,
@@ -82,6 +83,8 @@ struct Row {
     #[diesel(sql_type = Nullable<Timestamptz>)]
     started_at: Option<DateTime<Utc>>,
     #[diesel(sql_type = Nullable<Timestamptz>)]
+    claimed_at: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
     finished_at: Option<DateTime<Utc>>,
     #[diesel(sql_type = Nullable<Timestamptz>)]
     deadline_at: Option<DateTime<Utc>>,
@@ -119,7 +122,7 @@ pub(crate) async fn lock(conn: &mut AsyncPgConnection, mut ids: Vec<Uuid>) -> Re
     ids.dedup();
     let rows: Vec<Row> = sql(
         "SELECT id, user_id, engine_id, version_id, state, waiting_reason, epoch, losses, executor_id, claim_id, last_sequence, \
-         eligible_at, started_at, finished_at, deadline_at, stop_requested_at, executor_ack_at, upstream_closed_at, closed_by, \
+         eligible_at, started_at, claimed_at, finished_at, deadline_at, stop_requested_at, executor_ack_at, upstream_closed_at, closed_by, \
          tokens_at_stop, input_tokens, output_tokens, nodes_done, nodes_total, units_done, units_total, words, current_node \
          FROM executions WHERE id = ANY(?) ORDER BY id FOR NO KEY UPDATE",
     )
@@ -148,6 +151,7 @@ impl TryFrom<Row> for Entry {
             last_sequence: Sequence(row.last_sequence),
             eligible_at: row.eligible_at,
             started_at: row.started_at,
+            claimed_at: row.claimed_at,
             finished_at: row.finished_at,
             deadline_at: row.deadline_at,
             stop: Stop {
@@ -292,18 +296,18 @@ fn integer(value: u32) -> i32 {
 fn update(entries: &[&Entry]) -> crate::sql::Sql {
     sql("UPDATE executions e SET state = n.state, waiting_reason = n.waiting_reason, epoch = n.epoch, losses = n.losses, \
          executor_id = n.executor_id, claim_id = n.claim_id, last_sequence = n.last_sequence, eligible_at = n.eligible_at, \
-         started_at = n.started_at, finished_at = n.finished_at, stop_requested_at = n.stop_requested_at, \
+         started_at = n.started_at, claimed_at = n.claimed_at, finished_at = n.finished_at, stop_requested_at = n.stop_requested_at, \
          executor_ack_at = n.executor_ack_at, upstream_closed_at = n.upstream_closed_at, closed_by = n.closed_by, \
          tokens_at_stop = n.tokens_at_stop, input_tokens = n.input_tokens, output_tokens = n.output_tokens, \
          nodes_done = n.nodes_done, nodes_total = n.nodes_total, units_done = n.units_done, units_total = n.units_total, \
          words = n.words, current_node = n.current_node \
          FROM unnest(?::uuid[], ?::smallint[], ?::integer[], ?::smallint[], ?::smallint[], ?::integer[], ?::smallint[], ?::uuid[], \
-         ?::uuid[], ?::bigint[], ?::timestamptz[], ?::timestamptz[], ?::timestamptz[], ?::timestamptz[], ?::timestamptz[], \
+         ?::uuid[], ?::bigint[], ?::timestamptz[], ?::timestamptz[], ?::timestamptz[], ?::timestamptz[], ?::timestamptz[], ?::timestamptz[], \
          ?::timestamptz[], ?::text[], ?::bigint[], ?::bigint[], ?::bigint[], ?::integer[], ?::integer[], ?::integer[], ?::integer[], \
          ?::bigint[], ?::text[]) \
          AS n(id, old_state, old_epoch, state, waiting_reason, epoch, losses, executor_id, claim_id, last_sequence, eligible_at, \
-         started_at, finished_at, stop_requested_at, executor_ack_at, upstream_closed_at, closed_by, tokens_at_stop, input_tokens, \
-         output_tokens, nodes_done, nodes_total, units_done, units_total, words, current_node) \
+         started_at, claimed_at, finished_at, stop_requested_at, executor_ack_at, upstream_closed_at, closed_by, tokens_at_stop, \
+         input_tokens, output_tokens, nodes_done, nodes_total, units_done, units_total, words, current_node) \
          WHERE e.id = n.id AND e.state = n.old_state AND e.epoch = n.old_epoch")
     .bind::<Array<SqlUuid>, _>(column(entries, |e| e.id.uuid()))
     .bind::<Array<SmallInt>, _>(column(entries, |e| e.before.0.code()))
@@ -317,6 +321,7 @@ fn update(entries: &[&Entry]) -> crate::sql::Sql {
     .bind::<Array<BigInt>, _>(column(entries, |e| e.last_sequence.0))
     .bind::<Array<Nullable<Timestamptz>>, _>(column(entries, |e| e.eligible_at))
     .bind::<Array<Nullable<Timestamptz>>, _>(column(entries, |e| e.started_at))
+    .bind::<Array<Nullable<Timestamptz>>, _>(column(entries, |e| e.claimed_at))
     .bind::<Array<Nullable<Timestamptz>>, _>(column(entries, |e| e.finished_at))
     .bind::<Array<Nullable<Timestamptz>>, _>(column(entries, |e| e.stop.requested_at))
     .bind::<Array<Nullable<Timestamptz>>, _>(column(entries, |e| e.stop.executor_ack_at))

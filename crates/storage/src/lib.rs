@@ -15,6 +15,7 @@ pub mod fence;
 pub mod identity;
 pub mod intake;
 pub mod invariants;
+mod kept;
 pub mod leader;
 mod ledger;
 mod pool;
@@ -23,6 +24,7 @@ mod sql;
 pub mod stops;
 pub mod units;
 pub mod upkeep;
+mod usage;
 pub mod versions;
 
 pub use error::StorageError;

@@ -59,7 +59,7 @@ async fn establish(url: String) -> Result<AsyncPgConnection, diesel::ConnectionE
 /// # Errors
 /// When the database cannot be reached or a migration fails.
 pub async fn migrate(url: &str) -> Result<(), StorageError> {
-    harness(url).await?.run_pending_migrations(MIGRATIONS).map(drop).map_err(migration_error)
+    migrating(url, |mut harness| harness.run_pending_migrations(MIGRATIONS).map(drop)).await
 }
 
 /// Undoes every migration: all data is lost.
@@ -67,31 +67,36 @@ pub async fn migrate(url: &str) -> Result<(), StorageError> {
 /// # Errors
 /// When the database cannot be reached or a migration fails.
 pub async fn revert_all(url: &str) -> Result<(), StorageError> {
-    harness(url).await?.revert_all_migrations(MIGRATIONS).map(drop).map_err(migration_error)
+    migrating(url, |mut harness| harness.revert_all_migrations(MIGRATIONS).map(drop)).await
+}
+
+type Harness = AsyncMigrationHarness<AsyncPgConnection>;
+
+/// The harness blocks its thread, which only a runtime of many threads allows: it gets one of its own, so that callers may have
+/// any.
+async fn migrating(
+    url: &str,
+    work: fn(Harness) -> Result<(), Box<dyn std::error::Error + Send + Sync>>,
+) -> Result<(), StorageError> {
+    let url = url.to_owned();
+    let unavailable = |error: std::io::Error| StorageError::Unavailable(Box::new(error));
+    let migrated = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        runtime.map_err(unavailable)?.block_on(async { work(harness(&url).await?).map_err(StorageError::Unavailable) })
+    });
+    migrated.await.map_err(|error| StorageError::Unavailable(Box::new(error)))?
 }
 
 /// A text that changes with the contents of the migrations: the key of a template database for tests.
 #[must_use]
 pub fn migrations_key() -> String {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    let texts = [
-        include_str!("../../../migrations/20261121000000_ledger/up.sql"),
-        include_str!("../../../migrations/20261121000000_ledger/down.sql"),
-    ];
-    for byte in texts.iter().flat_map(|text| text.bytes()) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    format!("{hash:016x}")
+    env!("MIGRATIONS_KEY").to_owned()
 }
 
-async fn harness(url: &str) -> Result<AsyncMigrationHarness<AsyncPgConnection>, StorageError> {
+async fn harness(url: &str) -> Result<Harness, StorageError> {
     let mut conn =
         AsyncPgConnection::establish(url).await.map_err(|error| StorageError::Unavailable(Box::new(error)))?;
     // Two processes that start together take turns; the lock ends with the connection.
     conn.batch_execute("SELECT pg_advisory_lock(7203601)").await?;
     Ok(AsyncMigrationHarness::new(conn))
-}
-
-fn migration_error(error: Box<dyn std::error::Error + Send + Sync>) -> StorageError {
-    StorageError::Unavailable(error)
 }

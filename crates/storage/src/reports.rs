@@ -1,15 +1,15 @@
 //! Reports: units, usage rows, events and finishes of the executions that one executor holds, in one transaction.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use diesel::{
     QueryableByName,
-    sql_types::{Array, BigInt, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
+    sql_types::{Array, BigInt, Bool, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid},
 };
 use diesel_async::AsyncPgConnection;
 use domain::{Change, EventBody, EventRecord, ExecutionId, ExecutorId, Sequence, State};
-use protocol::report::{DeliverableRow, Finish, Report, Standing, UsageRow, Verdict};
+use protocol::report::{DeliverableRow, Finish, Report, Standing, Verdict};
 use uuid::Uuid;
 
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
     leader::write_as_leader,
     ledger::{Entry, lock, save},
     sql::sql,
+    usage::count_usage,
 };
 
 /// What became of one report.
@@ -44,9 +45,11 @@ pub struct Ended {
 }
 
 #[derive(QueryableByName)]
-struct CallRow {
+struct WrittenRow {
     #[diesel(sql_type = SqlUuid)]
-    call_id: Uuid,
+    execution_id: Uuid,
+    #[diesel(sql_type = Bool)]
+    complete: bool,
 }
 
 /// What a report brings besides the row itself.
@@ -89,7 +92,19 @@ async fn report_once(
             None => lost(report, Sequence::START),
         });
     }
-    write_payload(conn, &payload, now).await?;
+    for unit in write_units(conn, &payload, now).await?.into_iter().filter(|unit| unit.complete) {
+        // Progress: the next loss is the first again.
+        let id = ExecutionId::from_uuid(unit.execution_id);
+        if let Some(entry) = places.get(&id).and_then(|at| entries.get_mut(*at)).filter(|entry| entry.losses > 0) {
+            entry.losses = 0;
+            entry.touch();
+        }
+        if let Some(answer) = answers.iter_mut().find(|answer| answer.verdict.execution_id == id) {
+            answer.new_units += 1;
+        }
+    }
+    write_results(conn, &payload).await?;
+    write_deliverables(conn, &payload.deliverables).await?;
     save(conn, &entries).await?;
     Ok(answers)
 }
@@ -120,19 +135,19 @@ fn take<'a>(
     }
     let fresh: Vec<&EventRecord> =
         report.events.iter().filter(|record| record.sequence > entry.last_sequence).collect();
-    if fresh.first().is_some_and(|record| record.prev != entry.last_sequence) || !contiguous(&fresh, report.epoch) {
+    if !contiguous(&fresh, entry.last_sequence, report.epoch) {
         return Ok(answer(report, entry.last_sequence, Standing::Gap));
     }
     let before = entry.events.len();
     for record in fresh {
         entry.append(record.clone());
     }
-    let new_units = take_units(entry, report, payload);
+    take_units(entry, report, payload);
     if let Some(progress) = &report.progress {
         entry.progress = progress.clone();
         entry.touch();
     }
-    let held_ms = entry.started_at.map_or(0, |at| (now - at).num_milliseconds());
+    let held_ms = entry.claimed_at.map_or(0, |at| (now - at).num_milliseconds());
     let ended = match &report.finish {
         Some(finish) => {
             end(entry, finish, payload, now)?;
@@ -148,17 +163,20 @@ fn take<'a>(
     let mut reported = answer(report, entry.last_sequence, standing);
     reported.appended = entry.events.get(before..).map(<[EventRecord]>::to_vec).unwrap_or_default();
     reported.ended = ended;
-    reported.new_units = new_units;
     Ok(reported)
 }
 
-fn contiguous(records: &[&EventRecord], epoch: i32) -> bool {
-    records.windows(2).all(|pair| matches!(pair, [first, second] if second.prev == first.sequence))
-        && records.iter().all(|record| record.sequence.epoch() == epoch && !record.is_terminal())
+/// Each the next after the one before, in the numbers of this attempt; and no terminal event, which only status writes.
+fn contiguous(records: &[&EventRecord], last: Sequence, epoch: i32) -> bool {
+    let mut prev = last;
+    records.iter().all(|record| {
+        let next = record.prev == prev && record.sequence == prev.next_in(epoch) && !record.is_terminal();
+        prev = record.sequence;
+        next
+    })
 }
 
-fn take_units<'a>(entry: &mut Entry, report: &'a Report, payload: &mut Payload<'a>) -> usize {
-    let mut complete = 0;
+fn take_units<'a>(entry: &Entry, report: &'a Report, payload: &mut Payload<'a>) {
     for unit in &report.units {
         let tokens = report
             .usage
@@ -167,14 +185,7 @@ fn take_units<'a>(entry: &mut Entry, report: &'a Report, payload: &mut Payload<'
             .map(|row| row.input_tokens.unwrap_or(0).saturating_add(row.output_tokens.unwrap_or(0)))
             .sum();
         payload.units.push((entry.id, entry.epoch, unit, tokens));
-        complete += usize::from(unit.complete);
     }
-    if complete > 0 && entry.losses > 0 {
-        // Progress: the next loss is the first again.
-        entry.losses = 0;
-        entry.touch();
-    }
-    complete
 }
 
 /// Ends the attempt. The terminal event is written here and nowhere else, by what really became of the execution.
@@ -194,9 +205,9 @@ fn end<'a>(
     };
     let state = entry.change(change, now).map_err(|error| StorageError::Corrupt(format!("{}: {error}", entry.id)))?;
     if let Finish::Cancelled { acknowledged_at, upstream_closed_at, tokens } = finish {
-        entry.stop.executor_ack_at = Some(*acknowledged_at);
-        entry.stop.tokens = Some(*tokens);
         if state == State::Cancelled {
+            entry.stop.executor_ack_at = Some(*acknowledged_at);
+            entry.stop.tokens = Some(*tokens);
             entry.close("executor", Some(*upstream_closed_at));
         }
     } else if state == State::Cancelled {
@@ -241,104 +252,53 @@ fn without_nul(value: serde_json::Value) -> serde_json::Value {
     }
 }
 
-/// Usage rows are taken from anyone, once, by call id; the execution's totals grow by what was really inserted.
-async fn count_usage(
-    conn: &mut AsyncPgConnection,
-    reports: &[Report],
-    entries: &mut [Entry],
-    places: &HashMap<ExecutionId, usize>,
-) -> Result<(), StorageError> {
-    let rows: Vec<(&Report, &Entry, &UsageRow)> = reports
-        .iter()
-        .filter_map(|report| Some((report, entries.get(*places.get(&report.execution_id)?)?)))
-        .flat_map(|(report, entry)| report.usage.iter().map(move |row| (report, entry, row)))
-        .collect();
-    if rows.is_empty() {
+/// Stores units: a complete one replaces a partial one and is never replaced. Returns what was written.
+async fn write_units(
+    conn: &AsyncPgConnection,
+    payload: &Payload<'_>,
+    now: DateTime<Utc>,
+) -> Result<Vec<WrittenRow>, StorageError> {
+    let units = &payload.units;
+    if units.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = sql("INSERT INTO units (execution_id, node, unit, epoch, complete, output, tokens, finished_at) \
+         SELECT DISTINCT ON (execution_id, node, unit) execution_id, node, unit, epoch, complete, output, tokens, ?::timestamptz \
+         FROM unnest(?::uuid[], ?::text[], ?::integer[], ?::integer[], ?::boolean[], ?::text[], ?::bigint[]) \
+         AS n(execution_id, node, unit, epoch, complete, output, tokens) ORDER BY execution_id, node, unit, complete DESC \
+         ON CONFLICT (execution_id, node, unit) DO UPDATE SET epoch = excluded.epoch, complete = excluded.complete, \
+         output = excluded.output, tokens = excluded.tokens, finished_at = excluded.finished_at WHERE NOT units.complete \
+         RETURNING execution_id, complete")
+    .bind::<Timestamptz, _>(now)
+    .bind::<Array<SqlUuid>, _>(units.iter().map(|unit| unit.0.uuid()).collect::<Vec<_>>())
+    .bind::<Array<Text>, _>(units.iter().map(|unit| unit.2.key.node.clone()).collect::<Vec<_>>())
+    .bind::<Array<Integer>, _>(units.iter().map(|unit| unit.2.key.unit).collect::<Vec<_>>())
+    .bind::<Array<Integer>, _>(units.iter().map(|unit| unit.1).collect::<Vec<_>>())
+    .bind::<Array<Bool>, _>(units.iter().map(|unit| unit.2.complete).collect::<Vec<_>>())
+    .bind::<Array<Text>, _>(units.iter().map(|unit| unit.2.output.get().to_owned()).collect::<Vec<_>>())
+    .bind::<Array<BigInt>, _>(units.iter().map(|unit| unit.3).collect::<Vec<_>>())
+    .load(conn)
+    .await?;
+    Ok(rows)
+}
+
+async fn write_results(conn: &AsyncPgConnection, payload: &Payload<'_>) -> Result<(), StorageError> {
+    let results = &payload.results;
+    if results.is_empty() {
         return Ok(());
     }
-    let inserted: Vec<CallRow> = insert_usage(&rows).load(conn).await?;
-    let inserted: HashSet<Uuid> = inserted.into_iter().map(|row| row.call_id).collect();
-    for report in reports {
-        let Some(entry) = places.get(&report.execution_id).and_then(|at| entries.get_mut(*at)) else { continue };
-        for row in report.usage.iter().filter(|row| inserted.contains(&row.call_id.uuid())) {
-            entry.input_tokens += row.input_tokens.unwrap_or(0);
-            entry.output_tokens += row.output_tokens.unwrap_or(0);
-            entry.touch();
-        }
-    }
+    sql("INSERT INTO execution_results (execution_id, result, failure) \
+         SELECT * FROM unnest(?::uuid[], ?::text[], ?::jsonb[])")
+    .bind::<Array<SqlUuid>, _>(results.iter().map(|result| result.0.uuid()).collect::<Vec<_>>())
+    .bind::<Array<Nullable<Text>>, _>(results.iter().map(|result| result.1.map(str::to_owned)).collect::<Vec<_>>())
+    .bind::<Array<Nullable<Jsonb>>, _>(results.iter().map(|result| result.2.clone()).collect::<Vec<_>>())
+    .execute(conn)
+    .await?;
     Ok(())
 }
 
-fn insert_usage(rows: &[(&Report, &Entry, &UsageRow)]) -> crate::sql::Sql {
-    fn column<T>(rows: &[(&Report, &Entry, &UsageRow)], value: impl Fn(&Report, &Entry, &UsageRow) -> T) -> Vec<T> {
-        rows.iter().map(|(report, entry, row)| value(report, entry, row)).collect()
-    }
-    sql("INSERT INTO usage_calls (call_id, execution_id, epoch, node, unit, user_id, engine_id, version_id, model, source, outcome, \
-         input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, reasoning_tokens, provider_request_id, raw, started_at, ended_at) \
-         SELECT * FROM unnest(?::uuid[], ?::uuid[], ?::integer[], ?::text[], ?::integer[], ?::uuid[], ?::uuid[], ?::uuid[], ?::text[], \
-         ?::smallint[], ?::smallint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::text[], ?::text[], \
-         ?::timestamptz[], ?::timestamptz[]) ON CONFLICT DO NOTHING RETURNING call_id")
-    .bind::<Array<SqlUuid>, _>(column(rows, |_, _, row| row.call_id.uuid()))
-    .bind::<Array<SqlUuid>, _>(column(rows, |report, _, _| report.execution_id.uuid()))
-    .bind::<Array<Integer>, _>(column(rows, |report, _, _| report.epoch))
-    .bind::<Array<Text>, _>(column(rows, |_, _, row| row.key.node.clone()))
-    .bind::<Array<Integer>, _>(column(rows, |_, _, row| row.key.unit))
-    .bind::<Array<SqlUuid>, _>(column(rows, |_, entry, _| entry.user_id))
-    .bind::<Array<SqlUuid>, _>(column(rows, |_, entry, _| entry.engine_id))
-    .bind::<Array<SqlUuid>, _>(column(rows, |_, entry, _| entry.version_id))
-    .bind::<Array<Text>, _>(column(rows, |_, _, row| row.model.clone()))
-    .bind::<Array<SmallInt>, _>(column(rows, |_, _, row| row.source as i16))
-    .bind::<Array<SmallInt>, _>(column(rows, |_, _, row| row.outcome as i16))
-    .bind::<Array<Nullable<BigInt>>, _>(column(rows, |_, _, row| row.input_tokens))
-    .bind::<Array<Nullable<BigInt>>, _>(column(rows, |_, _, row| row.output_tokens))
-    .bind::<Array<Nullable<BigInt>>, _>(column(rows, |_, _, row| row.cache_read_tokens))
-    .bind::<Array<Nullable<BigInt>>, _>(column(rows, |_, _, row| row.cache_write_tokens))
-    .bind::<Array<Nullable<BigInt>>, _>(column(rows, |_, _, row| row.reasoning_tokens))
-    .bind::<Array<Nullable<Text>>, _>(column(rows, |_, _, row| row.provider_request_id.clone()))
-    .bind::<Array<Nullable<Text>>, _>(column(rows, |_, _, row| row.raw.as_ref().map(|raw| raw.get().to_owned())))
-    .bind::<Array<Timestamptz>, _>(column(rows, |_, _, row| row.started_at))
-    .bind::<Array<Timestamptz>, _>(column(rows, |_, _, row| row.ended_at))
-}
-
-async fn write_payload(
-    conn: &mut AsyncPgConnection,
-    payload: &Payload<'_>,
-    now: DateTime<Utc>,
-) -> Result<(), StorageError> {
-    if !payload.units.is_empty() {
-        let units = &payload.units;
-        sql("INSERT INTO units (execution_id, node, unit, epoch, complete, output, tokens, finished_at) \
-             SELECT DISTINCT ON (execution_id, node, unit) execution_id, node, unit, epoch, complete, output, tokens, ?::timestamptz \
-             FROM unnest(?::uuid[], ?::text[], ?::integer[], ?::integer[], ?::boolean[], ?::text[], ?::bigint[]) \
-             AS n(execution_id, node, unit, epoch, complete, output, tokens) ORDER BY execution_id, node, unit, complete DESC \
-             ON CONFLICT (execution_id, node, unit) DO UPDATE SET epoch = excluded.epoch, complete = excluded.complete, \
-             output = excluded.output, tokens = excluded.tokens, finished_at = excluded.finished_at WHERE NOT units.complete")
-        .bind::<Timestamptz, _>(now)
-        .bind::<Array<SqlUuid>, _>(units.iter().map(|unit| unit.0.uuid()).collect::<Vec<_>>())
-        .bind::<Array<Text>, _>(units.iter().map(|unit| unit.2.key.node.clone()).collect::<Vec<_>>())
-        .bind::<Array<Integer>, _>(units.iter().map(|unit| unit.2.key.unit).collect::<Vec<_>>())
-        .bind::<Array<Integer>, _>(units.iter().map(|unit| unit.1).collect::<Vec<_>>())
-        .bind::<Array<Bool>, _>(units.iter().map(|unit| unit.2.complete).collect::<Vec<_>>())
-        .bind::<Array<Text>, _>(units.iter().map(|unit| unit.2.output.get().to_owned()).collect::<Vec<_>>())
-        .bind::<Array<BigInt>, _>(units.iter().map(|unit| unit.3).collect::<Vec<_>>())
-        .execute(conn)
-        .await?;
-    }
-    if !payload.results.is_empty() {
-        let results = &payload.results;
-        sql("INSERT INTO execution_results (execution_id, result, failure) \
-             SELECT * FROM unnest(?::uuid[], ?::text[], ?::jsonb[])")
-        .bind::<Array<SqlUuid>, _>(results.iter().map(|result| result.0.uuid()).collect::<Vec<_>>())
-        .bind::<Array<Nullable<Text>>, _>(results.iter().map(|result| result.1.map(str::to_owned)).collect::<Vec<_>>())
-        .bind::<Array<Nullable<Jsonb>>, _>(results.iter().map(|result| result.2.clone()).collect::<Vec<_>>())
-        .execute(conn)
-        .await?;
-    }
-    write_deliverables(conn, &payload.deliverables).await
-}
-
 async fn write_deliverables(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     files: &[(ExecutionId, &DeliverableRow)],
 ) -> Result<(), StorageError> {
     if files.is_empty() {

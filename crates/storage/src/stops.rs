@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     error::StorageError,
-    fence::keep_what_was_shown,
+    kept::keep_what_was_shown,
     leader::write_as_leader,
     ledger::{lock, save},
     sql::sql,
@@ -70,17 +70,18 @@ async fn stop_once(
     .pop();
     let Some(owned) = owned else { return Ok(None) };
     let mut entries = lock(conn, vec![owned.id]).await?;
-    let Some(entry) = entries.first_mut() else { return Ok(None) };
+    let Some(entry) = entries.first() else { return Ok(None) };
     let held = entry.state.is_held();
     let executor_id = entry.executor_id.map(ExecutorId::from_uuid);
-    let mut changed = false;
-    let repeated = entry.state == State::Cancelling && !force;
-    if !entry.state.is_terminal() && !repeated {
-        let mut shown = entry.clone();
+    // Asking twice is asking once; only force goes further.
+    let changed = !entry.state.is_terminal() && (force || entry.state != State::Cancelling);
+    if changed && (force || !held) {
+        keep_what_was_shown(conn, &mut entries, now).await?;
+    }
+    for entry in entries.iter_mut().filter(|_| changed) {
         let change = if force { Change::ForceStop } else { Change::Stop };
         let state =
             entry.change(change, now).map_err(|error| StorageError::Corrupt(format!("{}: {error}", entry.id)))?;
-        changed = true;
         entry.stop.requested_at.get_or_insert(now);
         if state == State::Cancelled {
             entry.take_epoch();
@@ -90,8 +91,6 @@ async fn stop_once(
                 entry.close("status", Some(now));
             }
             entry.write(EventBody::Cancelled, now)?;
-            shown.events.clear();
-            keep_what_was_shown(conn, std::slice::from_ref(&shown), now).await?;
         }
     }
     save(conn, &entries).await?;

@@ -14,18 +14,25 @@ pub async fn ensure_partitions(
     from: DateTime<Utc>,
     days: u64,
 ) -> Result<(), StorageError> {
+    let mut first_error = None;
     for ahead in 0..days {
         let Some(day) = from.date_naive().checked_add_days(Days::new(ahead)) else { continue };
-        let Some(next) = day.succ_opt() else { continue };
-        // Names and bounds are made of digits only; DDL takes no bound values.
-        let name = day.format("events_%Y%m%d");
-        let (low, high) = (lowest_id(day), lowest_id(next));
-        conn.batch_execute(&format!(
-            "CREATE TABLE IF NOT EXISTS {name} PARTITION OF events FOR VALUES FROM ('{low}') TO ('{high}')"
-        ))
-        .await?;
+        // A day that cannot be made must not keep the next ones from being made: its rows stay in the default partition.
+        if let Err(error) = ensure_partition(conn, day).await {
+            first_error.get_or_insert(error);
+        }
     }
-    Ok(())
+    first_error.map_or(Ok(()), Err)
+}
+
+async fn ensure_partition(conn: &mut AsyncPgConnection, day: NaiveDate) -> Result<(), StorageError> {
+    let Some(next) = day.succ_opt() else { return Ok(()) };
+    // Names and bounds are made of digits only; DDL takes no bound values.
+    let name = day.format("events_%Y%m%d");
+    let (low, high) = (lowest_id(day), lowest_id(next));
+    let create =
+        format!("CREATE TABLE IF NOT EXISTS {name} PARTITION OF events FOR VALUES FROM ('{low}') TO ('{high}')");
+    Ok(conn.batch_execute(&create).await?)
 }
 
 /// The smallest UUIDv7 of a day: its 48 leading bits are the Unix time in milliseconds (RFC 9562).
