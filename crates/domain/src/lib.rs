@@ -12,6 +12,7 @@ pub mod priority;
 pub mod schema;
 pub mod template;
 pub mod unit;
+pub mod usage;
 
 pub use event::{Event, EventBody, EventRecord, Sequence};
 pub use execution::{Change, IllegalTransition, State, WaitingReason};
@@ -19,3 +20,4 @@ pub use failure::{Failure, FailureCode};
 pub use ids::*;
 pub use priority::Priority;
 pub use unit::UnitKey;
+pub use usage::{Usage, UsageSource};
