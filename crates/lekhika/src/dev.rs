@@ -179,7 +179,7 @@ impl Platform {
                 ("LEKHIKA_EXECUTOR_NAME", format!("dev-{number}")),
                 ("LEKHIKA_INTERNAL_ADDR", "127.0.0.1:0".to_owned()),
             ]))?;
-            executor::run(config, shared.clone(), Arc::new(SystemClock), executors.clone()).await?;
+            executor::run(config, shared.clone(), Arc::new(SystemClock), executors.clone())?;
         }
         let admin_url = format!("http://{}", gateway.admin_address.context("the admin listener is on")?);
         let token =

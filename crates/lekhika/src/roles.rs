@@ -53,7 +53,7 @@ pub async fn executor() -> anyhow::Result<()> {
     let grace = environment.duration_ms("LEKHIKA_DRAIN_GRACE_MS", Duration::from_secs(30));
     let config = executor::ExecutorConfig::from_environment(&environment)?;
     let process = Process::start("executor", &environment, grace.clone()?)?;
-    executor::run(config, process.broker.clone(), process.clock.clone(), process.shutdown.clone()).await?;
+    executor::run(config, process.broker.clone(), process.clock.clone(), process.shutdown.clone())?;
     tracing::info!("executor is up");
     process.end(grace?).await;
     Ok(())
