@@ -107,7 +107,7 @@ impl Process {
         let telemetry = telemetry::init(role, &TelemetryConfig::from_environment(environment)?)?;
         let shutdown = Shutdown::new();
         shutdown.on_signals(grace)?;
-        let broker = Arc::new(AmqpBroker::start(&AmqpConfig::from_environment(environment, role)?));
+        let broker = Arc::new(AmqpBroker::start(&AmqpConfig::from_environment(environment, role)?)?);
         Ok(Self { shutdown, broker, clock: Arc::new(SystemClock), telemetry })
     }
 
