@@ -143,7 +143,7 @@ fn goal(goal: Goal) -> String {
 }
 
 /// Three significant digits for small values, whole numbers with separators for large ones.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value.abs() >= 1_000.0 {
         let digits = format!("{value:.0}");
         let mut text = String::new();

@@ -20,6 +20,7 @@ use tokio::{
 
 /// The platform's start includes making a database cluster and starting a RabbitMQ node.
 const START: Duration = Duration::from_secs(120);
+const LOG_LINES: usize = 20;
 const STOP: Duration = Duration::from_secs(40);
 
 /// What `scripts/stack` writes once everything is ready.
@@ -65,7 +66,7 @@ impl Stack {
     /// Starts `command --data-dir folder --durable --no-restart layout..` and waits until it is ready.
     ///
     /// # Errors
-    /// When it ends or is not ready within two minutes; the message names its log.
+    /// When it ends or is not ready within two minutes; the message has the end of its log.
     pub(crate) async fn start(command: &str, folder: &Path, layout: &[&str]) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("making the folder `{}`", folder.display()))?;
         let log_path = folder.join("bench-stack.log");
@@ -90,7 +91,8 @@ impl Stack {
             Ok(facts) => facts,
             Err(error) => {
                 ask_to_stop(&child);
-                return Err(error.context(format!("starting the platform; its log is `{}`", log_path.display())));
+                // The folder may be a temporary one: the end of the log is all that stays.
+                return Err(error.context(format!("starting the platform; its log ends with\n{}", tail(&log_path))));
             }
         };
         Ok(Self { child, facts })
@@ -147,6 +149,13 @@ fn ask_to_stop(child: &Child) {
         // It may have ended by itself; then there is nothing to stop.
         let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
     }
+}
+
+fn tail(log: &Path) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines.get(lines.len().saturating_sub(LOG_LINES)..).unwrap_or_default().join("\n")
 }
 
 async fn ready(child: &mut Child, file: &PathBuf) -> anyhow::Result<Facts> {

@@ -29,7 +29,7 @@ pub(crate) async fn run(
 
     let seconds = plan.completed.as_secs();
     report.add(
-        Line::new("completed", format!("completed per second, over {seconds} s"), reached.rate(), "/s")
+        Line::new("completed", format!("completed per second, over {seconds} s"), reached.rate, "/s")
             .goal(Goal::AtLeast(1_500.0))
             .against("commits_32")
             .maybe_note(reached.load.refusals()),
@@ -39,7 +39,7 @@ pub(crate) async fn run(
             format!(
                 "all our processes, Postgres and RabbitMQ; by role: {}. The simulator and the load generator take \
                  their time from the same cores and are not counted",
-                reached.spent.per(reached.finished as f64)
+                reached.spent.per(reached.finished())
             ),
         ),
     );

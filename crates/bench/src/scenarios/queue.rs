@@ -1,17 +1,19 @@
 //! The same operations with a short and a long queue: nothing may grow with the backlog.
 
+use std::time::Duration;
+
 use domain::ExecutionId;
 use hdrhistogram::Histogram;
 use http::{Method, StatusCode};
 use serde::Deserialize;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     arguments::Plan,
     database::Database,
     http::Connection,
     load::{self, Bounds, Target},
-    report::{Goal, Line, Report},
+    report::{Goal, Line, Report, number},
     stack::Stack,
     sustained::{self, Rhythm, Sustained},
 };
@@ -46,6 +48,8 @@ impl Costs {
         wanted: u64,
     ) -> anyhow::Result<Self> {
         stack.pause_executors()?;
+        // Until their leases have run out, the leader goes on releasing to them, and a released execution has no rank.
+        wait_for_slots(database, |slots| slots == 0).await?;
         let missing = wanted.saturating_sub(database.unfinished().await?);
         if missing > 0 {
             load::submit(target, plan.clients, &Bounds::count(missing, plan.fill)).await?;
@@ -54,7 +58,7 @@ impl Costs {
         let [submit, position, stop] = cycles(target, plan.cycles).await?;
 
         stack.resume_executors()?;
-        let running = slots(database).await?;
+        let running = wait_for_slots(database, |slots| slots > 0).await?;
         let rhythm = Rhythm {
             clients: plan.clients,
             // What runs is not queued: with this many unfinished the queue keeps its length.
@@ -80,18 +84,17 @@ pub(crate) fn compare(few: &Costs, many: &Costs, report: &mut Report) {
         ("queue_release", "release", few.release.cpu_ms(), many.release.cpu_ms(), "CPU ms per execution"),
     ];
     for (key, name, short, long, unit) in operations {
-        let name = format!("{name}: {} against {} queued", many.queued, few.queued);
+        let name = format!("{name}: {} against {} queued", number(many.queued as f64), number(few.queued as f64));
         report.add(
             Line::new(key, name, long / short, "x")
                 .goal(Goal::AtMost(1.5))
                 .note(format!("{short:.3} against {long:.3} {unit}")),
         );
     }
-    let rate = few.release.rate() / many.release.rate();
+    let rate = few.release.rate / many.release.rate;
     report.add(Line::new("queue_rate", "completed per second: short queue / long queue", rate, "x").note(format!(
         "{:.0} against {:.0} per second, submissions at the same rate",
-        few.release.rate(),
-        many.release.rate()
+        few.release.rate, many.release.rate
     )));
 }
 
@@ -136,15 +139,16 @@ async fn timed(
     Ok(())
 }
 
-/// The executors' leases ran out while they were paused; they renew within a second.
-async fn slots(database: &Database) -> anyhow::Result<u64> {
-    let deadline = Instant::now() + std::time::Duration::from_secs(15);
+/// Waits until the slots of all executors that hold a lease are as `wanted`. A lease lives for 5 s and is renewed each
+/// second.
+async fn wait_for_slots(database: &Database, wanted: fn(u64) -> bool) -> anyhow::Result<u64> {
+    let deadline = Instant::now() + Duration::from_secs(15);
     loop {
         let slots = database.slots().await?;
-        if slots > 0 {
+        if wanted(slots) {
             return Ok(slots);
         }
-        anyhow::ensure!(Instant::now() < deadline, "no executor renewed its lease after the pause");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        anyhow::ensure!(Instant::now() < deadline, "the executors still have {slots} slots by their leases");
+        sleep(Duration::from_millis(100)).await;
     }
 }

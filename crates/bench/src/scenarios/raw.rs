@@ -75,7 +75,7 @@ async fn postgres(url: &str, time: Duration, report: &mut Report) -> anyhow::Res
 
     for (key, clients) in [("commits_1", 1), ("commits_8", 8), ("commits_32", 32)] {
         let rate = inserts(url, clients, 1, time).await?;
-        report.add(Line::new(key, format!("raw: Postgres single-row commits, {clients} connections"), rate, "/s"));
+        report.add(Line::new(key, format!("raw: Postgres single-row commits, connections: {clients}"), rate, "/s"));
         if clients == 1 {
             report.add(Line::new("commit_ms", "raw: one Postgres commit", 1_000.0 / rate, "ms"));
         }
