@@ -103,3 +103,19 @@ impl Admin {
         self.connection.call(Method::POST, &path, body).await?.json(&path)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flows_carry_the_names_that_are_executed_and_the_model_that_is_measured() {
+        let steps = Engine::ThreeSteps;
+        let streaming = Engine::Streaming { tokens: 200 };
+
+        assert_eq!(steps.flow().unwrap()["name"], steps.name());
+        assert_eq!(steps.flow().unwrap()["defaults"]["model"], "sim/instant");
+        assert_eq!(streaming.flow().unwrap()["name"], streaming.name());
+        assert_eq!(streaming.flow().unwrap()["nodes"][1]["model"], "sim/tokens-200-rate-20");
+    }
+}
