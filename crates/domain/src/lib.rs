@@ -1,14 +1,18 @@
 //! What is true: ids, states, events, usage, keys, the flow document. Pure: no input or output, no tokio.
 //!
-//! Read in this order: `ids`, `execution` (the one state machine), `unit`, `event`, `failure`, `priority`, `key`.
+//! Read in this order: `ids`, `execution` (the one state machine), `unit`, `event`, `failure`, `priority`, `key`; then `flow`, `template`, `schema`.
 
 pub mod event;
 pub mod execution;
 pub mod failure;
+pub mod flow;
 pub mod ids;
 pub mod key;
 pub mod priority;
+pub mod schema;
+pub mod template;
 pub mod unit;
+pub mod usage;
 
 pub use event::{Event, EventBody, EventRecord, Sequence};
 pub use execution::{Change, IllegalTransition, State, WaitingReason};
@@ -16,3 +20,4 @@ pub use failure::{Failure, FailureCode};
 pub use ids::*;
 pub use priority::Priority;
 pub use unit::UnitKey;
+pub use usage::{Usage, UsageSource};

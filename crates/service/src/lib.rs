@@ -1,1 +1,30 @@
 //! A good process: configuration, telemetry, shutdown, health, clock, HTTP client, service tokens.
+//!
+//! Nothing here knows what Lekhika does. In reading order:
+
+pub mod clock;
+pub mod config;
+pub mod shutdown;
+pub mod telemetry;
+pub mod trace;
+
+pub mod problem;
+mod problem_code;
+
+pub mod http_client;
+pub mod internal_client;
+pub mod tokens;
+
+pub mod internal_http;
+pub mod metrics;
+mod process_metrics;
+pub mod readiness;
+
+pub use clock::{Clock, FakeClock, SystemClock};
+pub use config::{ConfigError, Environment};
+pub use internal_client::{InternalClient, InternalError};
+pub use problem::{FieldError, Problem, ProblemCode};
+pub use readiness::Readiness;
+pub use shutdown::{Ended, Shutdown};
+pub use tokens::{ServiceAuth, ServiceTokens};
+pub use trace::TraceContext;

@@ -1,0 +1,128 @@
+//! What an executor process is told.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use secrecy::SecretString;
+use service::{ConfigError, Environment, tokens::SECRET_VARIABLE};
+
+use crate::files;
+
+/// The configuration of one executor.
+#[derive(Debug, Clone)]
+pub struct ExecutorConfig {
+    /// The internal listener with health and metrics (port 0: a free one); none in the embedded form.
+    pub internal_address: Option<SocketAddr>,
+    /// The status replicas, without a trailing path.
+    pub status_urls: Vec<String>,
+    /// Signs internal requests.
+    pub service_secret: SecretString,
+    /// Executions at once.
+    pub slots: u32,
+    /// The name operators see.
+    pub name: String,
+    /// After draining began, runs may finish for this long; then each is given back at its next unit boundary. The
+    /// process's own grace (until `abort`) has to be longer.
+    pub drain_grace: Duration,
+    /// Where files go: `file:///folder` or `s3://bucket/prefix`.
+    pub object_store: String,
+    /// Options of the object store, such as the S3 endpoint and its credentials.
+    pub object_store_options: Vec<(String, String)>,
+    /// Providers by the name in front of a model: `openai`, `sim`.
+    pub providers: BTreeMap<String, ProviderSettings>,
+    /// How long one model call may last.
+    pub call_timeout: Duration,
+}
+
+/// How a provider is reached.
+#[derive(Debug, Clone)]
+pub struct ProviderSettings {
+    /// Its base URL; without a path, `/v1` is meant.
+    pub base_url: String,
+    /// Its key; empty for none.
+    pub api_key: SecretString,
+}
+
+impl ExecutorConfig {
+    /// Reads `LEKHIKA_*` (`docs/operations.md`).
+    ///
+    /// # Errors
+    /// Names every missing or wrong variable.
+    pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
+        let address = environment.parsed_or("LEKHIKA_INTERNAL_ADDR", SocketAddr::from(([127, 0, 0, 1], 9300)));
+        let status_urls = environment.list("LEKHIKA_STATUS_URLS");
+        if status_urls.is_empty() {
+            environment.problem("missing LEKHIKA_STATUS_URLS");
+        }
+        let service_secret = environment.secret(SECRET_VARIABLE);
+        let slots = environment.parsed_or("LEKHIKA_SLOTS", 64_u32);
+        if matches!(slots, Ok(0 | 100_001..)) {
+            environment.problem("LEKHIKA_SLOTS: between 1 and 100000");
+        }
+        let drain_grace = environment.duration_ms("LEKHIKA_DRAIN_GRACE_MS", Duration::from_secs(20));
+        let call_timeout = environment.duration_ms("LEKHIKA_CALL_TIMEOUT_MS", Duration::from_secs(1_800));
+        let object_store = environment.required("LEKHIKA_OBJECT_STORE");
+        environment.finish()?;
+        Ok(Self {
+            internal_address: Some(address?),
+            status_urls,
+            service_secret: service_secret?,
+            slots: slots?,
+            name: environment.or("LEKHIKA_EXECUTOR_NAME", "executor"),
+            drain_grace: drain_grace?,
+            object_store: object_store?,
+            object_store_options: files::options(environment),
+            providers: providers(environment),
+            call_timeout: call_timeout?,
+        })
+    }
+}
+
+/// `openai` when its key or address is set (an address alone: a compatible server without a key), `sim` with the
+/// simulator's address.
+fn providers(environment: &Environment) -> BTreeMap<String, ProviderSettings> {
+    let mut providers = BTreeMap::new();
+    let key = environment.optional_secret("LEKHIKA_OPENAI_API_KEY");
+    let base_url = environment.optional("LEKHIKA_OPENAI_BASE_URL");
+    if key.is_some() || base_url.is_some() {
+        let settings = ProviderSettings {
+            base_url: base_url.unwrap_or_else(|| "https://api.openai.com/v1".to_owned()),
+            api_key: key.unwrap_or_default(),
+        };
+        providers.insert("openai".to_owned(), settings);
+    }
+    if let Some(base_url) = environment.optional("LEKHIKA_SIMULATOR_URL") {
+        providers.insert("sim".to_owned(), ProviderSettings { base_url, api_key: SecretString::default() });
+    }
+    providers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_values_are_named_together() {
+        let error = ExecutorConfig::from_environment(&Environment::of([("LEKHIKA_SLOTS", "0")])).unwrap_err().to_string();
+
+        for name in ["LEKHIKA_STATUS_URLS", "LEKHIKA_SERVICE_SECRET", "LEKHIKA_SLOTS", "LEKHIKA_OBJECT_STORE"] {
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn providers_are_those_whose_variables_are_set() {
+        let environment = Environment::of([
+            ("LEKHIKA_STATUS_URLS", "http://a:1, http://b:2"),
+            ("LEKHIKA_SERVICE_SECRET", "0123456789abcdef0123456789abcdef"),
+            ("LEKHIKA_OBJECT_STORE", "file:///files"),
+            ("LEKHIKA_OPENAI_API_KEY", "key"),
+            ("LEKHIKA_SIMULATOR_URL", "http://sim:3"),
+        ]);
+
+        let config = ExecutorConfig::from_environment(&environment).unwrap();
+
+        assert_eq!(config.providers.keys().collect::<Vec<_>>(), ["openai", "sim"]);
+        assert_eq!(config.status_urls.len(), 2);
+        assert_eq!(config.slots, 64);
+    }
+}

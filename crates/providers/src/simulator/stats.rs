@@ -1,0 +1,196 @@
+//! What the simulator counted: its view is the proof of what a client did.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+/// Calls per unit.
+type Units = BTreeMap<String, u64>;
+
+/// A bounded count of calls by two keys; the oldest first key is forgotten.
+#[derive(Debug, Default)]
+struct Counts {
+    limit: usize,
+    by_key: HashMap<String, Units>,
+    order: VecDeque<String>,
+}
+
+impl Counts {
+    fn count(&mut self, key: &str, unit: &str) -> u64 {
+        if self.limit == 0 {
+            return 0;
+        }
+        if !self.by_key.contains_key(key) {
+            if self.by_key.len() >= self.limit
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.by_key.remove(&oldest);
+            }
+            self.order.push_back(key.to_owned());
+        }
+        let units = self.by_key.entry(key.to_owned()).or_default();
+        match units.get_mut(unit) {
+            Some(calls) => {
+                *calls += 1;
+                *calls
+            }
+            None => {
+                units.insert(unit.to_owned(), 1);
+                1
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.by_key.clear();
+        self.order.clear();
+    }
+}
+
+/// The counters of a simulator.
+#[derive(Debug)]
+pub(super) struct Stats {
+    requests: AtomicU64,
+    open: AtomicU64,
+    closed_by_client: AtomicU64,
+    executions: Option<Mutex<Counts>>,
+    /// For the models that behave differently from call to call; independent of what is shown.
+    scripted: Mutex<Counts>,
+}
+
+/// Executions and units the scripted models remember.
+const MAX_SCRIPTED: usize = 50_000;
+
+/// The parts of `exec_<id>/<node>/<unit>/<attempt>`: the execution and `node/unit`.
+pub(super) fn parts_of(request_id: &str) -> (&str, &str) {
+    let Some((execution, rest)) = request_id.split_once('/') else { return (request_id, "") };
+    (execution, rest.rsplit_once('/').map_or(rest, |(unit, _attempt)| unit))
+}
+
+impl Stats {
+    pub(super) fn new(tracked_executions: usize) -> Self {
+        let counts = |limit| Mutex::new(Counts { limit, ..Counts::default() });
+        Self {
+            requests: AtomicU64::new(0),
+            open: AtomicU64::new(0),
+            closed_by_client: AtomicU64::new(0),
+            executions: (tracked_executions > 0).then(|| counts(tracked_executions)),
+            scripted: counts(MAX_SCRIPTED),
+        }
+    }
+
+    /// Counts a call; its number, from 1.
+    pub(super) fn called(&self, request_id: &str) -> u64 {
+        if let Some(executions) = self.executions.as_ref().filter(|_| !request_id.is_empty()) {
+            let (execution, unit) = parts_of(request_id);
+            executions.lock().count(execution, unit);
+        }
+        self.requests.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// How often a scripted model was asked under this key, this time included.
+    pub(super) fn scripted(&self, key: &str, model: &str) -> u64 {
+        self.scripted.lock().count(key, model)
+    }
+
+    pub(super) fn reset(&self) {
+        self.requests.store(0, Ordering::Relaxed);
+        self.closed_by_client.store(0, Ordering::Relaxed);
+        if let Some(executions) = &self.executions {
+            executions.lock().clear();
+        }
+        self.scripted.lock().clear();
+    }
+
+    /// `GET /stats`, of all executions or of one.
+    pub(super) fn shown(&self, execution: Option<&str>) -> Value {
+        let by_execution = self.executions.as_ref().map(|executions| {
+            let executions = executions.lock();
+            match execution {
+                Some(id) => json!({id: executions.by_key.get(id).cloned().unwrap_or_default()}),
+                None => json!(executions.by_key),
+            }
+        });
+        json!({
+            "requests": self.requests.load(Ordering::Relaxed),
+            "open": self.open.load(Ordering::SeqCst),
+            "closedByClient": self.closed_by_client.load(Ordering::SeqCst),
+            "byExecution": by_execution.unwrap_or_else(|| json!({})),
+        })
+    }
+}
+
+/// A call that is being answered. Dropped before [`OpenCall::complete`], its client has closed it.
+#[derive(Debug)]
+pub(super) struct OpenCall {
+    stats: Arc<Stats>,
+    complete: bool,
+}
+
+impl OpenCall {
+    pub(super) fn new(stats: Arc<Stats>) -> Self {
+        stats.open.fetch_add(1, Ordering::SeqCst);
+        Self { stats, complete: false }
+    }
+
+    /// The simulator has said everything it will say.
+    pub(super) const fn complete(&mut self) {
+        self.complete = true;
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        if !self.complete {
+            self.stats.closed_by_client.fetch_add(1, Ordering::SeqCst);
+        }
+        self.stats.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_counted_by_execution_and_unit() {
+        let stats = Stats::new(2);
+        for id in ["exec_a/write/0/1", "exec_a/write/0/2", "exec_a/write/1/1", "exec_b/plan/0/1"] {
+            stats.called(id);
+        }
+
+        assert_eq!(
+            stats.shown(None)["byExecution"],
+            json!({"exec_a": {"write/0": 2, "write/1": 1}, "exec_b": {"plan/0": 1}})
+        );
+        assert_eq!(stats.shown(Some("exec_b"))["byExecution"], json!({"exec_b": {"plan/0": 1}}));
+    }
+
+    #[test]
+    fn the_oldest_execution_is_forgotten() {
+        let stats = Stats::new(2);
+        for id in ["exec_a/n/0/1", "exec_b/n/0/1", "exec_c/n/0/1"] {
+            stats.called(id);
+        }
+
+        assert_eq!(stats.shown(None)["byExecution"], json!({"exec_b": {"n/0": 1}, "exec_c": {"n/0": 1}}));
+        assert_eq!(stats.shown(None)["requests"], 3);
+    }
+
+    #[test]
+    fn nothing_is_tracked_when_switched_off() {
+        let stats = Stats::new(0);
+        stats.called("exec_a/n/0/1");
+
+        assert_eq!(stats.shown(None)["byExecution"], json!({}));
+        assert_eq!(stats.scripted("exec_a", "m"), 1);
+        assert_eq!(stats.scripted("exec_a", "m"), 2);
+    }
+}

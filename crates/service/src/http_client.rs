@@ -1,0 +1,51 @@
+//! HTTP clients that always have time-outs.
+
+use std::time::Duration;
+
+/// How a client connects and how long it waits.
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// For TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// For a whole request with its body; `None` for streams, whose caller watches each phase.
+    pub total_timeout: Option<Duration>,
+    /// How long an idle connection is kept.
+    pub pool_idle_timeout: Duration,
+    /// How many idle connections are kept per host.
+    pub pool_idle_per_host: usize,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(2),
+            total_timeout: Some(Duration::from_secs(30)),
+            pool_idle_timeout: Duration::from_secs(30),
+            pool_idle_per_host: 64,
+        }
+    }
+}
+
+/// The TLS set-up of the machine cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("build an HTTP client")]
+pub struct HttpClientError(#[source] reqwest::Error);
+
+/// Builds a client. It follows no redirects: our peers send none, and a provider's would leak credentials.
+///
+/// # Errors
+/// When TLS cannot be set up.
+pub fn build(config: &ClientConfig) -> Result<reqwest::Client, HttpClientError> {
+    let mut builder = reqwest::Client::builder()
+        .connect_timeout(config.connect_timeout)
+        .pool_idle_timeout(config.pool_idle_timeout)
+        .pool_max_idle_per_host(config.pool_idle_per_host)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Duration::from_secs(15))
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("lekhika/", env!("CARGO_PKG_VERSION")));
+    if let Some(total) = config.total_timeout {
+        builder = builder.timeout(total);
+    }
+    builder.build().map_err(HttpClientError)
+}
