@@ -293,7 +293,6 @@ fn integer(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
 
-#[expect(clippy::too_many_lines, reason = "one statement with one bind per column")]
 fn update(entries: &[&Entry]) -> crate::sql::Sql {
     sql("UPDATE executions e SET state = n.state, waiting_reason = n.waiting_reason, epoch = n.epoch, losses = n.losses, \
          executor_id = n.executor_id, claim_id = n.claim_id, last_sequence = n.last_sequence, eligible_at = n.eligible_at, \

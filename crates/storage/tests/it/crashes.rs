@@ -114,7 +114,7 @@ async fn an_intake_whose_answer_was_lost_takes_in_once() {
             );
         let died = kill_after(&ledger, &gate, &work, steps).await;
 
-        ledger.take_in(&[submission.clone()]).await.unwrap();
+        ledger.take_in(std::slice::from_ref(&submission)).await.unwrap();
 
         let id: ExecutionId = submission.execution_id;
         assert_eq!(ledger.names(id).await, ["execution.queued"]);

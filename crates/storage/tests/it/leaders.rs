@@ -37,7 +37,7 @@ async fn while_one_leads_nobody_else_does_and_its_end_lets_the_next_one_in() {
     let next = stand("http://two").await.unwrap();
 
     assert_eq!(next.term, ledger.term + 1);
-    let current = storage::leader::current(&mut *ledger.pool.get().await.unwrap()).await.unwrap();
+    let current = storage::leader::current(&mut ledger.pool.get().await.unwrap()).await.unwrap();
     assert_eq!((current.term, current.url.as_str()), (next.term, "http://two"));
 }
 
