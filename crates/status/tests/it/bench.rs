@@ -274,8 +274,7 @@ impl Attempt {
 
     pub fn event(&mut self, body: EventBody) -> EventRecord {
         let sequence = self.last.next_in(self.epoch);
-        let event =
-            Event { sequence, prev: self.last, execution_id: self.id, attempt: self.epoch, at: now(), body };
+        let event = Event { sequence, prev: self.last, execution_id: self.id, attempt: self.epoch, at: now(), body };
         self.last = sequence;
         event.record().unwrap()
     }

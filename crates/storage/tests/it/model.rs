@@ -266,7 +266,7 @@ impl Run<'_> {
 fn pick(known: &mut [Known], who: usize) -> Option<&mut Known> {
     // Mostly the newest: the stale ones have little to say.
     let count = known.len();
-    let at = if who % 3 == 0 { who.checked_rem(count)? } else { count.checked_sub(1)? };
+    let at = if who.is_multiple_of(3) { who.checked_rem(count)? } else { count.checked_sub(1)? };
     known.get_mut(at)
 }
 
