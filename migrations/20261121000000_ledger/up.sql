@@ -87,7 +87,7 @@ CREATE INDEX api_keys_by_user ON api_keys (user_id);
 -- Leadership and executors ----------------------------------------------------------------------------------------------
 
 CREATE TABLE leader (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
     term bigint NOT NULL,
     holder uuid,
     url text NOT NULL DEFAULT '',
@@ -132,6 +132,7 @@ CREATE TABLE executions (
     last_sequence bigint NOT NULL DEFAULT 0,
     eligible_at timestamptz,
     started_at timestamptz,
+    claimed_at timestamptz,
     finished_at timestamptz,
     stop_requested_at timestamptz,
     executor_ack_at timestamptz,
@@ -156,6 +157,7 @@ COMMENT ON COLUMN executions.epoch IS 'The fencing number: grows whenever the wr
 COMMENT ON COLUMN executions.losses IS 'Leases lost since the last finished unit.';
 COMMENT ON COLUMN executions.claim_id IS 'The claim that made the present attempt: a repeated one gets the same answer.';
 COMMENT ON COLUMN executions.last_sequence IS 'The last event stored: epoch << 32 | n.';
+COMMENT ON COLUMN executions.claimed_at IS 'When the latest attempt began; started_at is the first one''s.';
 COMMENT ON COLUMN executions.eligible_at IS 'Queued: not released before. Waiting: wakes then.';
 CREATE INDEX executions_by_owner ON executions (user_id, created_at DESC, id DESC);
 CREATE INDEX executions_unfinished ON executions (id) WHERE finished_at IS NULL;

@@ -1,3 +1,43 @@
-//! The binary: one command for every role, the client and the operator.
+//! Measures the platform in its distributed form, and the raw limits of the machine in the same run.
+//!
+//! Read in this order: `arguments`, `run` (which scenario runs on which stack), `scenarios` (one file each), `load` and
+//! `sustained` (the clients), then what they stand on: `stack`, `engines`, `http`, `database`, `processes`, `report`.
 
-fn main() {}
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is what this program is for")]
+
+mod arguments;
+mod database;
+mod engines;
+mod http;
+mod load;
+mod processes;
+mod report;
+mod run;
+mod scenarios;
+mod stack;
+mod sustained;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+
+use crate::arguments::Arguments;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+
+    let report = tokio::select! {
+        report = run::all(&arguments) => report?,
+        signal = tokio::signal::ctrl_c() => {
+            signal.context("waiting for Ctrl-C")?;
+            anyhow::bail!("interrupted");
+        }
+    };
+
+    println!("{}", report.table());
+    if let Some(path) = &arguments.json {
+        let text = serde_json::to_string_pretty(&report.json())?;
+        std::fs::write(path, text).with_context(|| format!("writing `{}`", path.display()))?;
+    }
+    Ok(())
+}

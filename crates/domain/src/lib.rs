@@ -1,6 +1,6 @@
 //! What is true: ids, states, events, usage, keys, the flow document. Pure: no input or output, no tokio.
 //!
-//! Read in this order: `ids`, `execution` (the one state machine), `unit`, `event`, `failure`, `priority`, `usage`, `key`; then `flow`, `template`, `schema`.
+//! Read in this order: `ids`, `execution` (the one state machine), `unit`, `event`, `failure`, `priority`, `key`; then `flow`, `template`, `schema`.
 
 pub mod event;
 pub mod execution;

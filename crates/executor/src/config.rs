@@ -47,7 +47,7 @@ impl ExecutorConfig {
     ///
     /// # Errors
     /// Names every missing or wrong variable.
-    pub fn from_env(environment: &Environment) -> Result<Self, ConfigError> {
+    pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let address = environment.parsed_or("LEKHIKA_INTERNAL_ADDR", SocketAddr::from(([127, 0, 0, 1], 9300)));
         let status_urls = environment.list("LEKHIKA_STATUS_URLS");
         if status_urls.is_empty() {
@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn missing_values_are_named_together() {
-        let error = ExecutorConfig::from_env(&Environment::of([("LEKHIKA_SLOTS", "0")])).unwrap_err().to_string();
+        let error =
+            ExecutorConfig::from_environment(&Environment::of([("LEKHIKA_SLOTS", "0")])).unwrap_err().to_string();
 
         for name in ["LEKHIKA_STATUS_URLS", "LEKHIKA_SERVICE_SECRET", "LEKHIKA_SLOTS", "LEKHIKA_OBJECT_STORE"] {
             assert!(error.contains(name), "{error}");
@@ -119,7 +120,7 @@ mod tests {
             ("LEKHIKA_SIMULATOR_URL", "http://sim:3"),
         ]);
 
-        let config = ExecutorConfig::from_env(&environment).unwrap();
+        let config = ExecutorConfig::from_environment(&environment).unwrap();
 
         assert_eq!(config.providers.keys().collect::<Vec<_>>(), ["openai", "sim"]);
         assert_eq!(config.status_urls.len(), 2);

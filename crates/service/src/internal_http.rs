@@ -12,6 +12,18 @@ const CHECK_DEADLINE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy)]
 pub struct HealthListener;
 
+/// The health endpoints, for a listener that serves other things too. While draining, `/readyz` fails.
+pub fn endpoints(
+    registry: Registry,
+    readiness: Readiness,
+    drain: CancellationToken,
+) -> impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static {
+    let state = web::Data::new(State { registry, readiness, drain });
+    move |config| {
+        config.app_data(state.clone()).configure(routes);
+    }
+}
+
 struct State {
     registry: Registry,
     readiness: Readiness,

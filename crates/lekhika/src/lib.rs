@@ -1,0 +1,14 @@
+//! The binary's parts: the command line, the roles, the embedded form, the stack, the client and the operator.
+//!
+//! Read in this order: `cli` (what can be asked for), `commands` (who answers), `roles` (one service per process),
+//! `dev` (all in one process), `stack` (all as processes of one machine), `client`, `operator`, `flow`.
+
+pub mod bootstrap;
+pub mod cli;
+pub mod client;
+pub mod commands;
+pub mod dev;
+pub mod flow;
+pub mod operator;
+pub mod roles;
+pub mod stack;

@@ -1,0 +1,95 @@
+//! `lekhika admin ..`: what an operator does through the admin listener.
+
+use admin::Role;
+use anyhow::Context as _;
+use chrono::TimeDelta;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use service::{Clock as _, Environment, SystemClock};
+
+use crate::{
+    bootstrap::AdminClient,
+    cli::{AdminArguments, AdminCommand, KeyCommand, RoleArgument},
+    client::say,
+};
+
+/// Does one thing and prints what came of it as JSON.
+///
+/// # Errors
+/// When it is refused or the listener cannot be reached.
+pub async fn run(arguments: &AdminArguments, command: AdminCommand) -> anyhow::Result<()> {
+    if let AdminCommand::Token { role, hours } = command {
+        return token(role, hours);
+    }
+    let token = arguments.token.clone().context("give an admin token: --token or LEKHIKA_ADMIN_TOKEN")?;
+    let client = AdminClient::new(&arguments.url, SecretString::from(token))?;
+    let value = ask(&client, command).await?;
+    say(&serde_json::to_string_pretty(&value)?);
+    Ok(())
+}
+
+fn token(role: RoleArgument, hours: u32) -> anyhow::Result<()> {
+    let environment = Environment::from_process();
+    let secret = environment.secret("LEKHIKA_ADMIN_SECRET")?;
+    let role = match role {
+        RoleArgument::Owner => Role::Owner,
+        RoleArgument::Admin => Role::Admin,
+        RoleArgument::Operator => Role::Operator,
+        RoleArgument::Viewer => Role::Viewer,
+    };
+    let life = TimeDelta::hours(i64::from(hours));
+    say(&admin::issue_token(&secret, "cli", role, SystemClock.now(), life)?);
+    Ok(())
+}
+
+async fn ask(client: &AdminClient, command: AdminCommand) -> anyhow::Result<Value> {
+    match command {
+        AdminCommand::Token { .. } => Ok(Value::Null),
+        AdminCommand::Level { name, weight, max_running, max_queued, requests_per_minute, max_priority } => {
+            let body = json!({
+                "name": name, "weight": weight, "maxRunning": max_running, "maxQueued": max_queued,
+                "requestsPerMinute": requests_per_minute, "maxPriority": max_priority,
+            });
+            client.post("/levels", &body).await
+        }
+        AdminCommand::User { name, level } => client.post("/users", &json!({ "name": name, "level": level })).await,
+        AdminCommand::Deploy { file } => {
+            let text =
+                std::fs::read_to_string(&file).with_context(|| format!("`{}` cannot be read", file.display()))?;
+            let flow = crate::flow::check(&text, &file.display().to_string())?;
+            client.post("/engines", &json!({ "flow": flow })).await
+        }
+        AdminCommand::Assign { engine, user, level } => {
+            let to = match (user, level) {
+                (Some(user), _) => json!({ "user": user }),
+                (None, level) => json!({ "level": level }),
+            };
+            client.post("/assignments", &json!({ "engineId": engine, "to": to })).await
+        }
+        AdminCommand::Key { command } => key(client, command).await,
+        AdminCommand::Executions { status } => {
+            let query = status.map_or_else(String::new, |status| format!("?status={status}"));
+            client.get(&format!("/executions{query}")).await
+        }
+        AdminCommand::Executors => client.get("/executors").await,
+        AdminCommand::Invariants => {
+            let found = client.get("/invariants").await?;
+            let empty = found.get("violations").and_then(Value::as_array).is_some_and(Vec::is_empty);
+            anyhow::ensure!(empty, "{}", serde_json::to_string_pretty(&found)?);
+            Ok(found)
+        }
+    }
+}
+
+async fn key(client: &AdminClient, command: KeyCommand) -> anyhow::Result<Value> {
+    match command {
+        KeyCommand::Create { user, user_engine, name } => {
+            client.post("/keys", &json!({ "userId": user, "userEngineId": user_engine, "name": name })).await
+        }
+        KeyCommand::Rotate { id, grace_hours } => {
+            let grace = u64::from(grace_hours) * 3_600_000;
+            client.post(&format!("/keys/{id}/rotate"), &json!({ "graceMs": grace })).await
+        }
+        KeyCommand::Revoke { id } => client.post(&format!("/keys/{id}/revoke"), &json!({})).await,
+    }
+}

@@ -1,0 +1,50 @@
+//! Release: the leader offers a window of the queue to executors. Messages are hints; the memory of a release is the leader's.
+
+use std::{sync::Arc, time::Duration};
+
+use broker::{Message, Queue};
+use domain::ExecutionId;
+use protocol::{Envelope, dispatch::Dispatch};
+
+use crate::{leader::Term, service::Status};
+
+/// Executions per message: few enough that several executors share a burst.
+const PER_MESSAGE: usize = 8;
+/// How often unclaimed releases are looked for, while there are any.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Releases until the term is over.
+pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
+    loop {
+        let released = {
+            let mut schedule = term.schedule.lock();
+            let now = status.now();
+            let room = schedule.room();
+            let mut ids = if schedule.has_free_slots() { schedule.overdue(now) } else { Vec::new() };
+            ids.extend(schedule.release(room, now));
+            status.metrics.queued.set(i64::try_from(schedule.queued()).unwrap_or(i64::MAX));
+            status.metrics.running.set(i64::try_from(schedule.running()).unwrap_or(i64::MAX));
+            ids
+        };
+        status.failpoint.reach("release.before_publish");
+        for ids in released.chunks(PER_MESSAGE) {
+            publish(&status, term.number, ids);
+        }
+        if !released.is_empty() {
+            status.failpoint.reach("release.after_publish");
+        }
+        tokio::select! {
+            biased;
+            () = term.over.cancelled() => return,
+            () = term.released.notified() => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+    }
+}
+
+fn publish(status: &Status, term: i64, ids: &[ExecutionId]) {
+    match Envelope::new(Dispatch { term, executions: ids.to_vec() }, None).to_bytes() {
+        Ok(bytes) => status.broker.hint(Queue::Dispatch, Message::transient(bytes)),
+        Err(error) => tracing::error!(%error, "a dispatch cannot be written"),
+    }
+}

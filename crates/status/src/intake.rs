@@ -1,0 +1,314 @@
+//! Intake: submissions from the broker become rows. Self-clocked: a batch is what came while the last one was committed.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use broker::{Delivery, Queue, ReplyTo};
+use domain::{Failure, FailureCode, State, UserId};
+use futures::{FutureExt as _, future::BoxFuture};
+use protocol::{
+    Envelope,
+    submission::{Submission, SubmissionOutcome, SubmissionReplies, SubmissionReply, Submissions},
+};
+use storage::{
+    StorageError,
+    identity::OwnerLimits,
+    intake::{NewExecution, TakenIn},
+};
+use tokio::time::Instant;
+
+use crate::{
+    leader::{Term, chain},
+    scheduler::Job,
+    service::Status,
+};
+
+/// Messages that may be unsettled at once; each may carry many submissions.
+const PREFETCH: u16 = 64;
+/// Submissions per transaction.
+const BATCH: usize = 256;
+/// Bytes per transaction.
+const BATCH_BYTES: usize = 8 << 20;
+/// How long an owner's limits are believed.
+const LIMITS_FOR: Duration = Duration::from_secs(5);
+/// How long intake waits after a failure before it takes the same batch again.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// A message with what it carries.
+struct Letter {
+    delivery: Delivery,
+    submissions: Vec<Submission>,
+    traceparent: Option<String>,
+}
+
+/// Takes in until the term is over. What is unsettled then is given back by being dropped.
+pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
+    let mut consumer = status.broker.consume(Queue::Submissions, PREFETCH);
+    loop {
+        let first = tokio::select! {
+            biased;
+            () = term.over.cancelled() => return,
+            () = status.shutdown.drain.cancelled() => return,
+            delivery = consumer.next() => delivery,
+            // An empty queue and a living connection: nothing older than now is on its way.
+            () = caught_up(&status, &term) => continue,
+        };
+        let Some(first) = first else { return };
+        let taken_at = status.now();
+        let mut letters: Vec<Letter> = Vec::new();
+        let (mut count, mut bytes) = (0, 0);
+        let mut next = Some(first);
+        while let Some(delivery) = next.take() {
+            bytes += delivery.body.len();
+            if let Some(letter) = open(&status, delivery).await {
+                count += letter.submissions.len();
+                letters.push(letter);
+            }
+            if count < BATCH && bytes < BATCH_BYTES {
+                next = consumer.next().now_or_never().flatten();
+            }
+        }
+        tokio::select! {
+            () = take_in(&status, &term, letters) => {}
+            () = term.over.cancelled() => return,
+        }
+        let mut caught_up = term.caught_up.lock();
+        *caught_up = (*caught_up).max(taken_at);
+    }
+}
+
+/// Moves the watermark on while nothing comes.
+async fn caught_up(status: &Status, term: &Term) {
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    if status.broker.ready(Duration::from_millis(100)).await.is_ok() {
+        *term.caught_up.lock() = status.now();
+    }
+}
+
+/// Reads a message. One that nobody can read goes to the dead letters.
+async fn open(status: &Status, delivery: Delivery) -> Option<Letter> {
+    match Envelope::<Submissions>::from_bytes(&delivery.body) {
+        Ok(envelope) => {
+            let traceparent = envelope.trace.map(|trace| trace.traceparent);
+            Some(Letter { delivery, submissions: envelope.body.submissions, traceparent })
+        }
+        Err(error) => {
+            status.metrics.dead_letters.inc();
+            tracing::error!(error = %chain(&error), bytes = delivery.body.len(), "an unreadable submission is dead");
+            let moved = status.broker.dead_letter(delivery, &error.to_string(), Duration::from_secs(5)).await;
+            if let Err(error) = moved {
+                tracing::error!(error = %chain(&error), "the dead letter is given back");
+            }
+            None
+        }
+    }
+}
+
+/// Commits the batch, then settles, then replies, then queues: a side effect happens only for rows really inserted.
+async fn take_in(status: &Arc<Status>, term: &Arc<Term>, letters: Vec<Letter>) {
+    let all: Vec<(&Submission, Option<&str>)> = letters
+        .iter()
+        .flat_map(|letter| letter.submissions.iter().map(|one| (one, letter.traceparent.as_deref())))
+        .collect();
+    status.metrics.intake_batch.observe(f64::from(u32::try_from(all.len()).unwrap_or(u32::MAX)));
+    status.failpoint.reach("intake.before_commit");
+    let timer = status.metrics.intake_seconds.start_timer();
+    let mut answers = HashMap::new();
+    loop {
+        let limits = match owners(status, term, &all).await {
+            Ok(limits) => limits,
+            Err(error) => {
+                pause(&error).await;
+                continue;
+            }
+        };
+        let batch = judge(term, &all, &limits);
+        match write(status, term, &batch, &limits).await {
+            Ok(taken) => {
+                answers.extend(taken);
+                break;
+            }
+            // Nothing is settled while the database is away: the broker keeps what is behind the prefetch.
+            Err(error) => pause(&error).await,
+        }
+    }
+    timer.observe_duration();
+    status.failpoint.reach("intake.after_commit");
+    reply(status, &letters, &answers);
+    status.failpoint.reach("intake.after_reply");
+    for letter in letters {
+        letter.delivery.ack();
+    }
+    term.released.notify_one();
+}
+
+async fn pause(error: &StorageError) {
+    tracing::warn!(error = %chain(error), "intake waits");
+    tokio::time::sleep(RETRY_AFTER).await;
+}
+
+/// The limits of the batch's owners: known for a few seconds, else read in one statement.
+async fn owners(
+    status: &Status,
+    term: &Term,
+    all: &[(&Submission, Option<&str>)],
+) -> Result<HashMap<UserId, OwnerLimits>, StorageError> {
+    let now = Instant::now();
+    let users: HashSet<UserId> = all.iter().map(|(submission, _)| submission.user_id).collect();
+    let mut found: HashMap<UserId, OwnerLimits> = HashMap::new();
+    {
+        let mut known = term.owners.lock();
+        known.retain(|_, (_, until)| *until > now);
+        found.extend(users.iter().filter_map(|user| known.get(user).map(|(limits, _)| (*user, *limits))));
+    }
+    let missing: Vec<UserId> = users.into_iter().filter(|user| !found.contains_key(user)).collect();
+    if !missing.is_empty() {
+        let mut conn = status.connection().await?;
+        let read = storage::identity::limits(&mut conn, &missing).await?;
+        let mut known = term.owners.lock();
+        for limits in read {
+            known.insert(limits.user_id, (limits, now + LIMITS_FOR));
+            found.insert(limits.user_id, limits);
+        }
+    }
+    Ok(found)
+}
+
+fn share(submission: &Submission, limits: &HashMap<UserId, OwnerLimits>) -> f64 {
+    limits.get(&submission.user_id).map_or(1.0, |limits| limits.weight) * submission.priority.weight()
+}
+
+/// Gives each submission its tag, or its refusal.
+fn judge<'a>(
+    term: &Term,
+    all: &[(&'a Submission, Option<&'a str>)],
+    limits: &HashMap<UserId, OwnerLimits>,
+) -> Vec<NewExecution<'a>> {
+    let mut schedule = term.schedule.lock();
+    let mut coming: HashMap<UserId, usize> = HashMap::new();
+    all.iter()
+        .map(|(submission, traceparent)| {
+            let new = coming.entry(submission.user_id).or_default();
+            let limit = limits.get(&submission.user_id).and_then(|limits| limits.max_queued);
+            let full = limit.is_some_and(|limit| schedule.queued_of(submission.user_id) + *new >= limit as usize);
+            let rejected = full.then(|| Failure::new(FailureCode::QueueFull, "too many executions are queued already"));
+            *new += usize::from(!full);
+            let share = share(submission, limits);
+            let tag = if full { 0.0 } else { schedule.tag(submission.user_id, submission.engine_id, share) };
+            NewExecution { submission, tag, traceparent: *traceparent, rejected }
+        })
+        .collect()
+}
+
+/// Writes a batch; a poisonous one is halved until the poison is alone.
+fn write<'a>(
+    status: &'a Arc<Status>,
+    term: &'a Arc<Term>,
+    batch: &'a [NewExecution<'a>],
+    limits: &'a HashMap<UserId, OwnerLimits>,
+) -> BoxFuture<'a, Result<Vec<(domain::ExecutionId, SubmissionOutcome)>, StorageError>> {
+    async move {
+        let mut conn = status.connection().await?;
+        let written = storage::intake::take_in(&mut conn, term.number, batch, status.now()).await;
+        drop(conn);
+        match written {
+            Ok(taken) => Ok(enter(status, term, batch, taken, limits)),
+            Err(StorageError::Poison(error)) if batch.len() == 1 => {
+                tracing::error!(%error, "a submission cannot be stored");
+                let rejected = SubmissionOutcome::Rejected {
+                    code: FailureCode::InvalidRequest,
+                    detail: "the submission cannot be stored".to_owned(),
+                    retry_after_ms: None,
+                };
+                status.metrics.rejected.inc();
+                Ok(batch.first().map(|new| (new.submission.execution_id, rejected)).into_iter().collect())
+            }
+            Err(StorageError::Poison(_)) => {
+                let (first, second) = batch.split_at(batch.len() / 2);
+                let mut answers = write(status, term, first, limits).await?;
+                answers.extend(write(status, term, second, limits).await?);
+                Ok(answers)
+            }
+            Err(error) => Err(error),
+        }
+    }
+    .boxed()
+}
+
+/// Queues what was inserted and says what became of each.
+fn enter(
+    status: &Status,
+    term: &Term,
+    batch: &[NewExecution<'_>],
+    taken: Vec<TakenIn>,
+    limits: &HashMap<UserId, OwnerLimits>,
+) -> Vec<(domain::ExecutionId, SubmissionOutcome)> {
+    let now = status.now();
+    let mut answers = Vec::with_capacity(batch.len());
+    for (new, taken) in batch.iter().zip(taken) {
+        let submission = new.submission;
+        let id = submission.execution_id;
+        let outcome = match taken {
+            TakenIn::Inserted { state: State::Queued, events } => {
+                status.metrics.submissions.inc();
+                let job = Job {
+                    id,
+                    user: submission.user_id,
+                    engine: submission.engine_id,
+                    tag: new.tag,
+                    share: share(submission, limits),
+                    limit: limits.get(&submission.user_id).and_then(|limits| limits.max_running),
+                    started: false,
+                };
+                term.schedule.lock().queue(job, None);
+                term.due(submission.queue_deadline_at.into_iter().chain(submission.deadline_at).min());
+                status.live.show(id, &events);
+                let queue = term.schedule.lock().block(id, now);
+                SubmissionOutcome::Accepted { queue }
+            }
+            TakenIn::Inserted { .. } => {
+                status.metrics.rejected.inc();
+                rejection(new.rejected.as_ref())
+            }
+            TakenIn::Redelivered { .. } => {
+                status.metrics.redelivered.inc();
+                SubmissionOutcome::Accepted { queue: term.schedule.lock().block(id, now) }
+            }
+            TakenIn::Replayed { execution_id, version_id, created_at } => {
+                SubmissionOutcome::Replayed { execution_id, version_id, created_at }
+            }
+            TakenIn::Mismatch => SubmissionOutcome::Mismatch,
+            TakenIn::NotResumable { detail } => SubmissionOutcome::NotResumable { detail },
+        };
+        answers.push((id, outcome));
+    }
+    answers
+}
+
+fn rejection(failure: Option<&Failure>) -> SubmissionOutcome {
+    let code = failure.map_or(FailureCode::Internal, |failure| failure.code);
+    let detail = failure.map(|failure| failure.detail.clone()).unwrap_or_default();
+    SubmissionOutcome::Rejected { code, detail, retry_after_ms: Some(1_000) }
+}
+
+/// One message per gateway for the whole batch.
+fn reply(status: &Status, letters: &[Letter], answers: &HashMap<domain::ExecutionId, SubmissionOutcome>) {
+    let mut by_gateway: BTreeMap<&ReplyTo, Vec<SubmissionReply>> = BTreeMap::new();
+    for letter in letters {
+        let Some(address) = &letter.delivery.reply_to else { continue };
+        let replies = letter.submissions.iter().filter_map(|submission| {
+            let outcome = answers.get(&submission.execution_id)?.clone();
+            Some(SubmissionReply { execution_id: submission.execution_id, outcome })
+        });
+        by_gateway.entry(address).or_default().extend(replies);
+    }
+    for (address, replies) in by_gateway {
+        match Envelope::new(SubmissionReplies { replies }, None).to_bytes() {
+            Ok(bytes) => status.broker.reply(address, bytes.into()),
+            Err(error) => tracing::error!(%error, "a reply cannot be written"),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What operators write, by way of the gateway's admin listener.
+
+use std::sync::Arc;
+
+use actix_web::web;
+use domain::{KeyId, LevelId, UserId};
+use protocol::operate::{
+    Assign, Assigned, Created, Deploy, Deployed, ExecutorView, Invariants, PutKey, PutLevel, PutUser, RevokeKey,
+    RotateKey,
+};
+
+use super::{RouteError, leading};
+use crate::{service::Status, upkeep};
+
+pub(super) fn configure(config: &mut web::ServiceConfig) {
+    config
+        .route("/admin/levels", web::post().to(level))
+        .route("/admin/users", web::post().to(user))
+        .route("/admin/engines/deploy", web::post().to(deploy))
+        .route("/admin/assignments", web::post().to(assign))
+        .route("/admin/keys", web::post().to(key))
+        .route("/admin/keys/rotate", web::post().to(rotate))
+        .route("/admin/keys/revoke", web::post().to(revoke))
+        .route("/admin/executors", web::post().to(executors))
+        .route("/admin/invariants", web::post().to(invariants));
+}
+
+async fn level(
+    status: web::Data<Status>,
+    request: web::Json<PutLevel>,
+) -> Result<web::Json<Created<LevelId>>, RouteError> {
+    let term = leading(&status).await?;
+    let mut conn = status.connection().await?;
+    let made = storage::admin::put_level(&mut conn, term.number, &request).await?;
+    term.owners.lock().clear();
+    Ok(web::Json(made))
+}
+
+async fn user(
+    status: web::Data<Status>,
+    request: web::Json<PutUser>,
+) -> Result<web::Json<Created<UserId>>, RouteError> {
+    let term = leading(&status).await?;
+    let mut conn = status.connection().await?;
+    let made = storage::admin::put_user(&mut conn, term.number, &request).await?;
+    term.owners.lock().clear();
+    Ok(web::Json(made))
+}
+
+async fn deploy(status: web::Data<Status>, request: web::Json<Deploy>) -> Result<web::Json<Deployed>, RouteError> {
+    let term = leading(&status).await?;
+    let mut conn = status.connection().await?;
+    Ok(web::Json(storage::admin::deploy(&mut conn, term.number, &request).await?))
+}
+
+async fn assign(status: web::Data<Status>, request: web::Json<Assign>) -> Result<web::Json<Assigned>, RouteError> {
+    let term = leading(&status).await?;
+    let mut conn = status.connection().await?;
+    Ok(web::Json(storage::admin::assign(&mut conn, term.number, &request).await?))
+}
+
+async fn key(status: web::Data<Status>, request: web::Json<PutKey>) -> Result<web::Json<Created<KeyId>>, RouteError> {
+    let term = leading(&status).await?;
+    let mut conn = status.connection().await?;
+    Ok(web::Json(storage::admin::put_key(&mut conn, term.number, &request).await?))
+}
+
+async fn rotate(
+    status: web::Data<Status>,
+    request: web::Json<RotateKey>,
+) -> Result<web::Json<Option<Created<KeyId>>>, RouteError> {
+    let term = leading(&status).await?;
+    let mut conn = status.connection().await?;
+    Ok(web::Json(storage::admin::rotate_key(&mut conn, term.number, &request).await?))
+}
+
+async fn revoke(status: web::Data<Status>, request: web::Json<RevokeKey>) -> Result<web::Json<bool>, RouteError> {
+    let term = leading(&status).await?;
+    let mut conn = status.connection().await?;
+    Ok(web::Json(storage::admin::revoke_key(&mut conn, term.number, request.key_id).await?))
+}
+
+async fn executors(status: web::Data<Status>) -> Result<web::Json<Vec<ExecutorView>>, RouteError> {
+    let mut conn = status.connection().await?;
+    Ok(web::Json(storage::executors::list(&mut conn).await?))
+}
+
+/// What SQL finds, and what the leader finds when it compares its queue with the ledger.
+async fn invariants(status: web::Data<Status>) -> Result<web::Json<Invariants>, RouteError> {
+    let term = leading(&status).await?;
+    let mut conn = status.connection().await?;
+    let mut violations = storage::invariants::violations(&mut conn).await?;
+    drop(conn);
+    violations.extend(upkeep::compare(&Arc::clone(&status), &term, false).await?);
+    Ok(web::Json(Invariants { violations }))
+}

@@ -1,0 +1,164 @@
+//! The queue's promises.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn at(ms: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_millis(1_790_000_000_000 + ms).unwrap()
+}
+
+struct Bench {
+    schedule: Schedule,
+    engine: EngineId,
+    next: u128,
+}
+
+impl Bench {
+    fn new(slots: u32) -> Self {
+        let mut schedule = Schedule::default();
+        schedule.set_slots(slots);
+        Self { schedule, engine: EngineId::generate(), next: 1 }
+    }
+
+    fn submit(&mut self, user: UserId, share: f64, limit: Option<u32>) -> ExecutionId {
+        let id = ExecutionId::from_uuid(uuid::Uuid::from_u128(self.next));
+        self.next += 1;
+        let tag = self.schedule.tag(user, self.engine, share);
+        self.schedule.queue(Job { id, user, engine: self.engine, tag, share, limit, started: false }, None);
+        id
+    }
+
+    fn position(&self, id: ExecutionId) -> Option<u64> {
+        self.schedule.block(id, at(0)).unwrap().position
+    }
+
+    fn run_one(&mut self) -> Option<ExecutionId> {
+        let id = self.schedule.release(1, at(0)).pop()?;
+        self.schedule.claimed(id);
+        self.schedule.ended(id, Some(10_000));
+        Some(id)
+    }
+}
+
+#[test]
+fn nobodys_hundredth_job_precedes_anothers_first() {
+    let mut bench = Bench::new(1);
+    let (busy, late) = (UserId::generate(), UserId::generate());
+    let jobs: Vec<_> = (0..100).map(|_| bench.submit(busy, 1.0, None)).collect();
+    bench.run_one();
+
+    let first = bench.submit(late, 1.0, None);
+
+    assert_eq!(bench.position(first), Some(1));
+    assert_eq!(bench.position(jobs[99]), Some(100));
+}
+
+#[test]
+fn low_priority_gets_its_turn_beside_an_endless_stream_of_urgent_work() {
+    let mut bench = Bench::new(1);
+    let (low, urgent) = (UserId::generate(), UserId::generate());
+    bench.submit(urgent, 16.0, None);
+    bench.run_one();
+    let patient = [bench.submit(low, 0.25, None), bench.submit(low, 0.25, None)];
+    let mut ran = Vec::new();
+    for _ in 0..200 {
+        bench.submit(urgent, 16.0, None);
+        ran.extend(bench.run_one());
+    }
+
+    assert!(patient.iter().all(|id| ran.contains(id)));
+}
+
+#[test]
+fn what_waits_behind_a_limit_has_no_position_but_a_reason() {
+    let mut bench = Bench::new(8);
+    let user = UserId::generate();
+    let jobs: Vec<_> = (0..3).map(|_| bench.submit(user, 1.0, Some(1))).collect();
+
+    let waiting = bench.schedule.block(jobs[1], at(0)).unwrap();
+    assert_eq!((waiting.position, waiting.ahead, waiting.waiting_reason.as_str()), (None, 1, "user_limit"));
+
+    assert_eq!(bench.schedule.release(8, at(0)), [jobs[0]]);
+    bench.schedule.claimed(jobs[0]);
+    assert!(bench.schedule.release(8, at(0)).is_empty());
+    bench.schedule.ended(jobs[0], Some(5));
+    assert_eq!(bench.position(jobs[1]), Some(1));
+}
+
+#[test]
+fn an_unclaimed_release_is_published_again_after_two_seconds() {
+    let mut bench = Bench::new(8);
+    let id = bench.submit(UserId::generate(), 1.0, None);
+    bench.schedule.release(1, at(0));
+
+    assert!(bench.schedule.overdue(at(1_999)).is_empty());
+    assert_eq!(bench.schedule.overdue(at(2_000)), [id]);
+    assert!(bench.schedule.overdue(at(3_999)).is_empty());
+    bench.schedule.claimed(id);
+    assert!(bench.schedule.overdue(at(10_000)).is_empty());
+}
+
+#[test]
+fn what_comes_back_goes_in_front_once_it_may() {
+    let mut bench = Bench::new(1);
+    let (first, second) = (UserId::generate(), UserId::generate());
+    let lost = bench.submit(first, 1.0, None);
+    let other = bench.submit(second, 1.0, None);
+    bench.schedule.release(1, at(0));
+    bench.schedule.claimed(lost);
+    let job = bench.schedule.ended(lost, None).unwrap();
+    assert!(job.started);
+
+    bench.schedule.queue(job, Some(at(1_000)));
+    assert_eq!(bench.schedule.block(lost, at(0)).unwrap().waiting_reason, "retry");
+    assert_eq!(bench.schedule.next_eligible(), Some(at(1_000)));
+    bench.schedule.mature(at(1_000));
+
+    assert_eq!((bench.position(lost), bench.position(other)), (Some(1), Some(2)));
+}
+
+proptest! {
+    #[test]
+    fn the_rank_shown_is_the_order_of_release(
+        jobs in prop::collection::vec((0..5_usize, 1..4_u32, prop::option::of(1..4_u32)), 1..60),
+        removals in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+    ) {
+        let mut bench = Bench::new(4);
+        let users: Vec<UserId> = (0..5).map(|_| UserId::generate()).collect();
+        // A limit belongs to the owner, not to the job.
+        let limits: Vec<_> = (0..5).map(|user| jobs.iter().find(|job| job.0 == user).and_then(|job| job.2)).collect();
+        let mut ids: Vec<_> = jobs.iter().map(|(user, share, _)| bench.submit(users[*user], f64::from(*share), limits[*user])).collect();
+        for index in removals {
+            if !ids.is_empty() {
+                let id = ids.swap_remove(index.index(ids.len()));
+                bench.schedule.remove(id);
+            }
+        }
+        let mut shown: Vec<_> = ids.iter().filter_map(|id| Some((bench.position(*id)?, *id))).collect();
+        shown.sort_unstable();
+
+        let released = bench.schedule.release(ids.len(), at(0));
+
+        prop_assert_eq!(&shown.iter().map(|(_, id)| *id).collect::<Vec<_>>(), &released);
+        prop_assert!(shown.iter().enumerate().all(|(at, (position, _))| *position == at as u64 + 1));
+        for id in &released {
+            bench.schedule.claimed(*id);
+        }
+        // Whatever order they end in, everybody gets a turn and nothing is left.
+        let mut running: Vec<_> = released;
+        let mut seen = running.len();
+        while let Some(id) = running.pop() {
+            bench.schedule.ended(id, Some(7));
+            let more = bench.schedule.release(100, at(0));
+            for id in &more {
+                bench.schedule.claimed(*id);
+            }
+            seen += more.len();
+            running.extend(more);
+        }
+        prop_assert_eq!(seen, ids.len());
+        prop_assert_eq!(bench.schedule.queued() + bench.schedule.running(), 0);
+        prop_assert!(bench.schedule.owners.is_empty());
+    }
+}

@@ -1,0 +1,119 @@
+//! Instants that pass: deadlines, wake-ups, and waits before a retry. Sleeps until the next one that is known.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use domain::ExecutionId;
+use storage::{StorageError, expiry::Moved};
+
+use crate::{
+    leader::{Term, chain},
+    service::Status,
+    settle,
+};
+
+/// How many executions end or wake in one transaction.
+const BATCH: i64 = 200;
+/// The longest sleep: clocks may be set.
+const AT_MOST: Duration = Duration::from_secs(30);
+/// How long a failed round waits.
+const RETRY_AFTER: Duration = Duration::from_millis(300);
+
+/// Runs until the term is over.
+pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
+    loop {
+        let wait = match round(&status, &term).await {
+            Ok(next) => next.map_or(AT_MOST, |at| (at - status.now()).to_std().unwrap_or_default().min(AT_MOST)),
+            Err(StorageError::NotLeader(_)) => return,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "timers wait");
+                RETRY_AFTER
+            }
+        };
+        tokio::select! {
+            () = term.over.cancelled() => return,
+            () = term.sooner.notified() => {}
+            () = tokio::time::sleep(wait + Duration::from_millis(1)) => {}
+        }
+    }
+}
+
+/// Does what is due and returns the next instant at which something will be.
+async fn round(status: &Arc<Status>, term: &Arc<Term>) -> Result<Option<DateTime<Utc>>, StorageError> {
+    let now = status.now();
+    let matured = {
+        let mut schedule = term.schedule.lock();
+        let due = schedule.next_eligible().is_some_and(|at| at <= now);
+        schedule.mature(now);
+        due
+    };
+    if matured {
+        term.released.notify_one();
+    }
+    wake(status, term, now).await?;
+    expire(status, term, now).await?;
+    let eligible = term.schedule.lock().next_eligible();
+    let wakes = term.wakes.lock().first().map(|(at, _)| *at);
+    let deadline = *term.deadline.lock();
+    Ok([eligible, wakes, deadline].into_iter().flatten().min())
+}
+
+async fn wake(status: &Arc<Status>, term: &Arc<Term>, now: DateTime<Utc>) -> Result<(), StorageError> {
+    loop {
+        let due: Vec<(DateTime<Utc>, ExecutionId)> = {
+            let wakes = term.wakes.lock();
+            wakes.iter().take_while(|(at, _)| *at <= now).take(200).copied().collect()
+        };
+        if due.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<ExecutionId> = due.iter().map(|(_, id)| *id).collect();
+        let mut conn = status.connection().await?;
+        let woken = storage::expiry::wake(&mut conn, term.number, &ids, now).await?;
+        let jobs = storage::backlog::some(&mut conn, &ids).await?;
+        drop(conn);
+        let mut wakes = term.wakes.lock();
+        for entry in &due {
+            wakes.remove(entry);
+        }
+        drop(wakes);
+        for job in &jobs {
+            crate::leader::restore(term, job);
+        }
+        for moved in &woken {
+            status.live.show(moved.execution_id, &moved.appended);
+        }
+        term.released.notify_one();
+    }
+}
+
+async fn expire(status: &Arc<Status>, term: &Arc<Term>, now: DateTime<Utc>) -> Result<(), StorageError> {
+    if term.deadline.lock().is_none_or(|at| at > now) {
+        return Ok(());
+    }
+    loop {
+        let mut conn = status.connection().await?;
+        let ended = storage::expiry::expire_due(&mut conn, term.number, BATCH, now).await?;
+        if ended.is_empty() {
+            let next = storage::expiry::next_deadline(&mut conn).await?;
+            *term.deadline.lock() = next;
+            return Ok(());
+        }
+        drop(conn);
+        for moved in &ended {
+            end(status, term, moved);
+        }
+    }
+}
+
+fn end(status: &Status, term: &Term, moved: &Moved) {
+    // The executor learns with its next report or renewal that it was fenced.
+    let change = settle::Moved {
+        id: moved.execution_id,
+        state: moved.state,
+        eligible_at: None,
+        slot_ms: None,
+        events: &moved.appended,
+    };
+    settle::moved(status, term, &change);
+}

@@ -1,0 +1,102 @@
+//! Connections: a bounded pool for work, and single ones for migrations.
+
+use std::time::Duration;
+
+use diesel_async::{
+    AsyncConnection as _, AsyncMigrationHarness, AsyncPgConnection, SimpleAsyncConnection as _,
+    pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod},
+};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
+use futures::FutureExt as _;
+
+use crate::error::StorageError;
+
+/// Every migration, inside the binary.
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations");
+
+/// How long any wait for a connection, a lock or a statement may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A bounded pool of connections.
+pub type Pool = diesel_async::pooled_connection::deadpool::Pool<AsyncPgConnection>;
+
+/// A borrowed connection.
+pub type PooledConnection = diesel_async::pooled_connection::deadpool::Object<AsyncPgConnection>;
+
+/// A pool of at most `size` connections to `url`. Nothing is opened yet.
+///
+/// # Errors
+/// When no pool can be made at all.
+pub fn pool(url: &str, size: usize) -> Result<Pool, StorageError> {
+    let mut config = ManagerConfig::default();
+    config.recycling_method = RecyclingMethod::Fast;
+    config.custom_setup = Box::new(|url| establish(url.to_owned()).boxed());
+    let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(url, config);
+    Pool::builder(manager)
+        .max_size(size)
+        .wait_timeout(Some(DEADLINE))
+        .create_timeout(Some(DEADLINE))
+        .recycle_timeout(Some(DEADLINE))
+        .runtime(deadpool::Runtime::Tokio1)
+        .build()
+        .map_err(|error| StorageError::Unavailable(Box::new(error)))
+}
+
+async fn establish(url: String) -> Result<AsyncPgConnection, diesel::ConnectionError> {
+    let mut conn = AsyncPgConnection::establish(&url).await?;
+    // A statement that hangs must not hang its caller; plans of our statements do not depend on their values.
+    conn.batch_execute(
+        "SET application_name = 'lekhika'; SET statement_timeout = '10s'; SET lock_timeout = '5s'; \
+         SET idle_in_transaction_session_timeout = '15s'; SET plan_cache_mode = 'force_generic_plan'; SET jit = off",
+    )
+    .await
+    .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+    Ok(conn)
+}
+
+/// Brings the database to this release's form. Safe to run twice and from several processes.
+///
+/// # Errors
+/// When the database cannot be reached or a migration fails.
+pub async fn migrate(url: &str) -> Result<(), StorageError> {
+    migrating(url, |mut harness| harness.run_pending_migrations(MIGRATIONS).map(drop)).await
+}
+
+/// Undoes every migration: all data is lost.
+///
+/// # Errors
+/// When the database cannot be reached or a migration fails.
+pub async fn revert_all(url: &str) -> Result<(), StorageError> {
+    migrating(url, |mut harness| harness.revert_all_migrations(MIGRATIONS).map(drop)).await
+}
+
+type Harness = AsyncMigrationHarness<AsyncPgConnection>;
+
+/// The harness blocks its thread, which only a runtime of many threads allows: it gets one of its own, so that callers may have
+/// any.
+async fn migrating(
+    url: &str,
+    work: fn(Harness) -> Result<(), Box<dyn std::error::Error + Send + Sync>>,
+) -> Result<(), StorageError> {
+    let url = url.to_owned();
+    let unavailable = |error: std::io::Error| StorageError::Unavailable(Box::new(error));
+    let migrated = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        runtime.map_err(unavailable)?.block_on(async { work(harness(&url).await?).map_err(StorageError::Unavailable) })
+    });
+    migrated.await.map_err(|error| StorageError::Unavailable(Box::new(error)))?
+}
+
+/// A text that changes with the contents of the migrations: the key of a template database for tests.
+#[must_use]
+pub fn migrations_key() -> String {
+    env!("MIGRATIONS_KEY").to_owned()
+}
+
+async fn harness(url: &str) -> Result<Harness, StorageError> {
+    let mut conn =
+        AsyncPgConnection::establish(url).await.map_err(|error| StorageError::Unavailable(Box::new(error)))?;
+    // Two processes that start together take turns; the lock ends with the connection.
+    conn.batch_execute("SELECT pg_advisory_lock(7203601)").await?;
+    Ok(AsyncMigrationHarness::new(conn))
+}
