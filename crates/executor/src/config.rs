@@ -20,8 +20,8 @@ pub struct ExecutorConfig {
     pub slots: u32,
     /// The name operators see.
     pub name: String,
-    /// After draining began, runs may finish for this long; then each is given back at its next unit boundary. The
-    /// process's own grace (until `abort`) has to be longer.
+    /// From the beginning of draining to `abort`. In its first half runs may finish; in its second each is given back at
+    /// its next unit boundary.
     pub drain_grace: Duration,
     /// Where files go: `file:///folder` or `s3://bucket/prefix`.
     pub object_store: String,
@@ -58,7 +58,7 @@ impl ExecutorConfig {
         if matches!(slots, Ok(0 | 100_001..)) {
             environment.problem("LEKHIKA_SLOTS: between 1 and 100000");
         }
-        let drain_grace = environment.duration_ms("LEKHIKA_DRAIN_GRACE_MS", Duration::from_secs(20));
+        let drain_grace = environment.duration_ms("LEKHIKA_DRAIN_GRACE_MS", Duration::from_secs(30));
         let call_timeout = environment.duration_ms("LEKHIKA_CALL_TIMEOUT_MS", Duration::from_secs(1_800));
         let object_store = environment.required("LEKHIKA_OBJECT_STORE");
         environment.finish()?;

@@ -1,5 +1,6 @@
-//! How the process ends: take nothing new; let runs finish; give back the others at their next unit boundary; at `abort`
-//! at once. The lease is held until the last report is stored, then given up with a goodbye.
+//! How the process ends: take nothing new; in the first half of the grace let runs finish; in the second give each back
+//! at its next unit boundary; at `abort`, which comes with the end of the grace, at once. The lease is held until the last
+//! report is stored, then given up with a goodbye.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,6 +11,9 @@ use crate::service::Executor;
 /// After `abort`, the last reports may take this long; less than the process's own patience.
 const LAST_REPORTS_WITHIN: Duration = Duration::from_secs(3);
 
+/// How long the usage rows of fenced attempts may take then.
+const LAST_USAGE_WITHIN: Duration = Duration::from_secs(1);
+
 /// Watches the tokens of the process and passes their meaning on.
 pub(crate) async fn run(executor: Arc<Executor>) {
     tokio::select! {
@@ -18,9 +22,9 @@ pub(crate) async fn run(executor: Arc<Executor>) {
     }
     tracing::info!(runs = executor.runs.len(), "draining");
     let boundary = executor.boundary.clone();
-    let grace = executor.config.drain_grace;
+    let finishing = executor.config.drain_grace / 2;
     let patience = async {
-        sleep(grace).await;
+        sleep(finishing).await;
         boundary.cancel();
         std::future::pending::<()>().await;
     };
@@ -41,8 +45,8 @@ pub(crate) async fn run(executor: Arc<Executor>) {
         }
     }
     // Usage rows of fenced attempts may still be under way.
-    let _ = timeout(LAST_REPORTS_WITHIN, async {
-        while !executor.outbox.is_silent() {
+    let _ = timeout(LAST_USAGE_WITHIN, async {
+        while !executor.outbox.is_idle() {
             sleep(Duration::from_millis(10)).await;
         }
     })

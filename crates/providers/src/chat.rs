@@ -90,4 +90,6 @@ pub struct ChatRequest {
     pub json: JsonMode,
     /// Ours: `exec_<id>/<node>/<unit>/<attempt>`, sent as `X-Client-Request-Id`. Visible ASCII.
     pub request_id: String,
+    /// The W3C trace context of the call's span, sent as the header `traceparent`.
+    pub traceparent: Option<String>,
 }

@@ -66,7 +66,8 @@ impl Attempt {
             model = ask.call.model,
             call = number
         );
-        let request = self.request(ask, id, messages, number);
+        let traceparent = service::trace::of(&span).map(|context| context.traceparent);
+        let request = ChatRequest { traceparent, ..self.request(ask, id, messages, number) };
         let prompt = messages.iter().map(|message| estimate_tokens(&message.content)).sum();
         let started_at = self.executor.clock.now();
         self.executor.metrics.open_calls.inc();

@@ -59,19 +59,16 @@ impl Course {
     }
 
     fn end(self) -> End {
-        if self.halted {
-            return End::Halted;
-        }
-        if let Some(failure) = self.failure {
-            return End::Failed(failure);
-        }
-        if let Some(until) = self.parked {
-            return End::Parked(until);
-        }
-        match self.end {
+        match (self.end, self.failure) {
+            // All units were reported before the halt was heard: then it is complete.
+            (Some((result, deliverables)), None) => End::Completed { result, deliverables },
+            (_, Some(failure)) => End::Failed(failure),
+            _ if self.halted => End::Halted,
             _ if self.boundary => End::GivenBack,
-            Some((result, deliverables)) => End::Completed { result, deliverables },
-            None => End::Failed(internal("the flow has no result", "its output node was not reached")),
+            _ => self.parked.map_or_else(
+                || End::Failed(internal("the flow has no result", "its output node was not reached")),
+                End::Parked,
+            ),
         }
     }
 }
@@ -122,11 +119,7 @@ impl Attempt {
                 if let Some(place) = course.places.get_mut(node) {
                     *place = done.place;
                 }
-                // The output was stored before the halt was seen: then it is complete.
-                if let Some(end) = done.end {
-                    course.end = Some(end);
-                    course.halted = false;
-                }
+                course.end = course.end.take().or(done.end);
                 return Outcome::Completed;
             }
             Err(Broken::Failed(failure)) => {

@@ -75,17 +75,19 @@ async fn report(executor: &Arc<Executor>, grant: Grant, line: &Arc<Line>, halt: 
             (finish, name, Some(progress))
         }
         Err(Begun::Halted) => {
-            let (finish, name) = halted(halt, executor, 0, None);
+            let (finish, name) = halted(halt, 0, None);
             (finish, name, None)
         }
         Err(Begun::Failed(failure)) => (Some(Finish::Failed { failure }), "failed", None),
     };
     let Some(finish) = finish else { return name };
     line.finish(finish, progress);
-    match line.ended().await {
-        Phase::Lost => "lost",
-        Phase::Open | Phase::Over => name,
-    }
+    let ended = tokio::select! {
+        ended = line.ended() => ended,
+        // The process ends and nobody takes the finish: the lease runs out, and another executor continues.
+        () = executor.reports_end.cancelled() => Phase::Lost,
+    };
+    if ended == Phase::Lost { "lost" } else { name }
 }
 
 /// Why an attempt does not begin.
@@ -150,11 +152,13 @@ fn owned((key, output): (&UnitKey, &Box<RawValue>)) -> (UnitKey, Box<RawValue>) 
 
 fn finish(attempt: &Attempt, end: End) -> (Option<Finish>, &'static str) {
     let tokens = attempt.tally.tokens();
-    let halted = || halted(&attempt.halt, &attempt.executor, tokens, attempt.tally.last_closed());
+    let halted = || halted(&attempt.halt, tokens, attempt.tally.last_closed());
     match end {
         End::Completed { result, deliverables } => (Some(Finish::Completed { result, deliverables }), "completed"),
-        End::Failed(_) | End::Parked(_) | End::GivenBack if attempt.halt.is_ordered() => halted(),
         End::Halted => halted(),
+        // A failure is no reason to give it back: it would fail again. Everything else bows to the order to end.
+        End::Failed(_) if !matches!(attempt.halt.reason(), None | Some(Reason::GiveBack)) => halted(),
+        End::Parked(_) | End::GivenBack if attempt.halt.is_ordered() => halted(),
         End::Failed(failure) => (Some(Finish::Failed { failure }), "failed"),
         End::Parked(until) => (Some(Finish::Parked { reason: WaitingReason::Provider, until }), "parked"),
         End::GivenBack => (Some(Finish::GivenBack), "given_back"),
@@ -164,14 +168,13 @@ fn finish(attempt: &Attempt, end: End) -> (Option<Finish>, &'static str) {
 /// The finish of an attempt that was told to end. Every provider connection of it is closed by now.
 fn halted(
     halt: &Halt,
-    executor: &Executor,
     tokens: i64,
     last_closed: Option<chrono::DateTime<chrono::Utc>>,
 ) -> (Option<Finish>, &'static str) {
     match halt.reason() {
         Some(Reason::Stopped(at)) => {
             // With nothing open at the stop, the connections were closed as soon as it was heard.
-            let closed = last_closed.map_or(at, |closed| closed.max(at)).min(executor.clock.now().max(at));
+            let closed = last_closed.map_or(at, |closed| closed.max(at));
             (Some(Finish::Cancelled { acknowledged_at: at, upstream_closed_at: closed, tokens }), "cancelled")
         }
         Some(Reason::Deadline) => {

@@ -154,7 +154,7 @@ impl Line {
             book.has_news()
         });
         self.publish_mark();
-        self.outbox.settled();
+        self.outbox.room.notify_waiters();
         if rest {
             self.send();
         }

@@ -15,7 +15,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -51,6 +51,8 @@ pub(crate) struct Sent {
 pub(crate) struct Outbox {
     clock: Arc<dyn Clock>,
     bytes: AtomicUsize,
+    /// Whether a request is under way.
+    sending: AtomicBool,
     /// Lines with something to send.
     news: Mutex<VecDeque<Arc<Line>>>,
     has_news: Notify,
@@ -64,6 +66,7 @@ impl Outbox {
         Arc::new(Self {
             clock,
             bytes: AtomicUsize::new(0),
+            sending: AtomicBool::new(false),
             news: Mutex::default(),
             has_news: Notify::new(),
             room: Notify::new(),
@@ -84,7 +87,7 @@ impl Outbox {
     }
 
     /// Whether no line has anything to send.
-    pub(crate) fn is_silent(&self) -> bool {
+    fn is_silent(&self) -> bool {
         self.news.lock().is_empty()
     }
 
@@ -99,7 +102,13 @@ impl Outbox {
                 sent.push(Sent { line, bytes });
             }
         }
+        self.sending.store(!sent.is_empty(), Ordering::Release);
         (sent, reports)
+    }
+
+    /// Whether everything is sent and answered.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_silent() && !self.sending.load(Ordering::Acquire)
     }
 
     /// Unacknowledged bytes of all lines.
@@ -107,8 +116,9 @@ impl Outbox {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Wakes the runs that wait for room.
+    /// The request is answered: wakes the runs that wait for room.
     pub(crate) fn settled(&self) {
+        self.sending.store(false, Ordering::Release);
         self.room.notify_waiters();
     }
 

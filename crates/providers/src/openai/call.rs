@@ -25,7 +25,7 @@ const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
 const TAIL_WAIT: Duration = Duration::from_millis(50);
 
 enum Phase {
-    Start(ChatRequest),
+    Start(Box<ChatRequest>),
     Reading(Box<Open>),
     /// Everything is said; the connection may be kept if its body ends at once.
     Tail(Box<Open>),
@@ -51,7 +51,7 @@ pub(super) struct Call {
 
 impl Call {
     pub(super) fn new(shared: Arc<Shared>, request: ChatRequest) -> Self {
-        Self { shared, phase: Phase::Start(request), answer: Answer::default(), request_id: None }
+        Self { shared, phase: Phase::Start(Box::new(request)), answer: Answer::default(), request_id: None }
     }
 
     /// The next event; `None` after the last one or after an error.
@@ -80,7 +80,7 @@ impl Call {
         }
         match std::mem::replace(&mut self.phase, Phase::Over) {
             Phase::Start(request) => {
-                let open = self.open(request).await?;
+                let open = self.open(*request).await?;
                 self.phase = Phase::Reading(open);
                 Ok(true)
             }
@@ -110,11 +110,13 @@ impl Call {
         let body = request::body(&request, self.shared.dialect)?;
         let request_id = HeaderValue::try_from(&request.request_id)
             .map_err(|error| ProviderError::new(ErrorClass::InvalidRequest, "bad_request_id", error.to_string()))?;
+        // A trace context that is no header is left out: telemetry fails no call.
+        let traceparent = request.traceparent.as_deref().and_then(|context| HeaderValue::try_from(context).ok());
         drop(request);
         let timeouts = self.shared.timeouts;
         // A slow connection has its own limit and does not eat from the model's.
         let first_byte_by = Instant::now() + timeouts.connect + timeouts.first_byte;
-        let sent = self.shared.transport.send(|| self.shared.chat(body.clone(), &request_id));
+        let sent = self.shared.transport.send(|| self.shared.chat(body.clone(), &request_id, traceparent.as_ref()));
         let (wire, response) = in_time(timeout(timeouts.first_byte, sent).await, "first_byte_timeout")??;
         self.request_id = headers::request_id(response.headers());
         if response.status() != http::StatusCode::OK {

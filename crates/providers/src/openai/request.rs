@@ -77,13 +77,21 @@ fn response_format(mode: &JsonMode) -> Option<Value> {
 
 impl Shared {
     /// The HTTP request of a model call.
-    pub(super) fn chat(&self, body: Bytes, request_id: &HeaderValue) -> Request<Full<Bytes>> {
+    pub(super) fn chat(
+        &self,
+        body: Bytes,
+        request_id: &HeaderValue,
+        traceparent: Option<&HeaderValue>,
+    ) -> Request<Full<Bytes>> {
         let mut request = self.request(Method::POST, &self.chat_path, body);
         let headers = request.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT, HeaderValue::from_static("text/event-stream, application/json"));
         if !request_id.is_empty() {
             headers.insert(CLIENT_REQUEST_ID, request_id.clone());
+        }
+        if let Some(traceparent) = traceparent {
+            headers.insert("traceparent", traceparent.clone());
         }
         request
     }
@@ -143,6 +151,7 @@ mod tests {
             seed: Some(4),
             json: JsonMode::Schema { name: "outline".into(), schema: Arc::new(json!({"type": "object"})) },
             request_id: "exec_1/a/0/1".into(),
+            traceparent: None,
         };
 
         let body = sent(&request, Dialect::OPENAI);
