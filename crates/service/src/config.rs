@@ -7,9 +7,7 @@ use std::{collections::BTreeMap, fmt::Display, net::SocketAddr, str::FromStr, ti
 /// The environment of the process, or a map that stands for it. An empty value counts as not set.
 ///
 /// Each getter returns its own error and remembers it, so that [`finish`](Self::finish) can name all of them:
-/// ```
-/// # use service::{ConfigError, Environment};
-/// # struct Config { url: String, port: u16 }
+/// ```ignore
 /// fn config(environment: &Environment) -> Result<Config, ConfigError> {
 ///     let url = environment.required("LEKHIKA_STATUS_URL");
 ///     let port = environment.parsed_or("LEKHIKA_PUBLIC_PORT", 8080);

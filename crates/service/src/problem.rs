@@ -14,38 +14,50 @@ use std::{fmt, time::Duration};
 /// The media type of a problem document.
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
-/// An error as a client sees it. Of a 5xx it says nothing about the inside.
+/// An error as a client sees it. Of a 5xx it says nothing about the inside. Its `type` and `title` follow from the code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(into = "Document", from = "Document")]
 pub struct Problem {
-    /// A URI that identifies the kind; it follows from the code.
-    #[serde(rename = "type", default)]
-    pub kind: String,
-    /// One sentence per code.
-    #[serde(default)]
-    pub title: String,
     /// The HTTP status.
     pub status: u16,
-    /// What is wrong with this request, for a person.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
-    /// The path of the request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub instance: Option<String>,
     /// The stable switch.
     pub code: ProblemCode,
-    /// The id to quote to support.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
-    /// One entry per wrong field.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub errors: Vec<FieldError>,
     /// Whether the same request may succeed later.
-    #[serde(default)]
     pub retryable: bool,
     /// When to try again, in milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// What is wrong with this request, for a person.
+    pub detail: Option<String>,
+    /// The path of the request.
+    pub instance: Option<String>,
+    /// The id to quote to support.
+    pub request_id: Option<String>,
+    /// One entry per wrong field.
+    pub errors: Vec<FieldError>,
+}
+
+/// The written form.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Document {
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    title: String,
+    status: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    instance: Option<String>,
+    code: ProblemCode,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldError>,
+    #[serde(default)]
+    retryable: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
 }
 
 /// What is wrong with one field.
@@ -64,16 +76,14 @@ impl Problem {
     #[must_use]
     pub fn new(code: ProblemCode) -> Self {
         Self {
-            kind: format!("urn:lekhika:problem:{}", code.as_str()),
-            title: code.title().to_owned(),
             status: code.status().as_u16(),
-            detail: None,
-            instance: None,
             code,
-            request_id: None,
-            errors: Vec::new(),
             retryable: code.retryable(),
             retry_after_ms: None,
+            detail: None,
+            instance: None,
+            request_id: None,
+            errors: Vec::new(),
         }
     }
 
@@ -114,6 +124,38 @@ impl Problem {
     }
 }
 
+impl From<Problem> for Document {
+    fn from(problem: Problem) -> Self {
+        Self {
+            kind: format!("urn:lekhika:problem:{}", problem.code.as_str()),
+            title: problem.code.title().to_owned(),
+            status: problem.status,
+            detail: problem.detail,
+            instance: problem.instance,
+            code: problem.code,
+            request_id: problem.request_id,
+            errors: problem.errors,
+            retryable: problem.retryable,
+            retry_after_ms: problem.retry_after_ms,
+        }
+    }
+}
+
+impl From<Document> for Problem {
+    fn from(document: Document) -> Self {
+        Self {
+            status: document.status,
+            code: document.code,
+            retryable: document.retryable,
+            retry_after_ms: document.retry_after_ms,
+            detail: document.detail,
+            instance: document.instance,
+            request_id: document.request_id,
+            errors: document.errors,
+        }
+    }
+}
+
 impl From<ProblemCode> for Problem {
     fn from(code: ProblemCode) -> Self {
         Self::new(code)
@@ -122,7 +164,7 @@ impl From<ProblemCode> for Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.status, self.code.as_str(), self.detail.as_deref().unwrap_or(&self.title))
+        write!(f, "{} {}: {}", self.status, self.code.as_str(), self.detail.as_deref().unwrap_or(self.code.title()))
     }
 }
 

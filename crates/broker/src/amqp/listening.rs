@@ -184,7 +184,7 @@ impl Changes {
         let (done, answered) = oneshot::channel();
         let asked = async {
             let change = Change { topic: topic.to_owned(), bound, done };
-            self.changes.send(change).await.map_err(|_| BrokerError::Closed)?;
+            self.changes.send(change).await.map_err(|_ended| BrokerError::Closed)?;
             answered.await.unwrap_or(Err(BrokerError::Closed))
         };
         timeout(BIND_TIMEOUT, asked).await.unwrap_or(Err(BrokerError::Disconnected))

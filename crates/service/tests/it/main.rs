@@ -10,3 +10,4 @@
 
 mod health;
 mod internal_requests;
+mod tracing_context;

@@ -12,7 +12,8 @@ use nix::{
 };
 use service::Environment;
 use std::{
-    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    io::IsTerminal,
+    os::unix::process::ExitStatusExt,
     process::{ExitCode, ExitStatus},
 };
 use testkit::services::{AMQP_VARIABLE, DATABASE_VARIABLE, Served, Server, postgres_options, rabbit_options};
@@ -52,8 +53,6 @@ async fn run(program: &str, arguments: &[String]) -> anyhow::Result<ExitCode> {
     };
     let mut command = Command::new(program);
     command.args(arguments).env(DATABASE_VARIABLE, postgres.url("postgres")).env(AMQP_VARIABLE, rabbit.url());
-    // A group of its own: we forward signals, so that each reaches it once, and the servers outlive it.
-    command.as_std_mut().process_group(0);
     let mut child = command.spawn().with_context(|| format!("run {program}"))?;
     let status = wait_and_forward(&mut child, &mut signals).await?;
     rabbit.kill9();
@@ -66,9 +65,11 @@ async fn wait_and_forward(child: &mut Child, signals: &mut Signals) -> anyhow::R
         tokio::select! {
             status = child.wait() => return Ok(status?),
             signal = signals.next() => {
-                let group = child.id().and_then(|pid| i32::try_from(pid).ok());
-                if let Some(group) = group {
-                    let _ = kill(Pid::from_raw(-group), signal);
+                // A terminal sends Ctrl-C to the command itself as well.
+                let sent_already = signal == Signal::SIGINT && std::io::stdin().is_terminal();
+                let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+                if let Some(pid) = pid.filter(|_| !sent_already) {
+                    let _ = kill(Pid::from_raw(pid), signal);
                 }
             }
         }

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "test code")]
 
 use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
-use testkit::{TestDatabase, wait};
+use testkit::{TestDatabase, services::Served, wait};
 use tokio_postgres::NoTls;
 
 static MIGRATED: AtomicUsize = AtomicUsize::new(0);
@@ -37,6 +39,57 @@ async fn each_test_has_a_database_of_its_own_from_one_template() {
 
     assert_eq!(MIGRATED.load(Ordering::SeqCst), 1);
     assert_ne!(first.name(), second.name());
+}
+
+/// `with-services --serve postgres` and the URL it printed.
+fn serve() -> (Child, String) {
+    let mut helper = Command::new(env!("CARGO_BIN_EXE_with-services"))
+        .args(["--serve", "postgres"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(helper.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let served: Served = serde_json::from_str(&line).unwrap();
+    (helper, served.url)
+}
+
+async fn assert_stops(url: &str) {
+    wait::until(Duration::from_secs(20), "the server to stop", async || {
+        match tokio_postgres::connect(url, NoTls).await {
+            Ok(_) => Err("it answers"),
+            Err(_) => Ok(()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_stops_when_the_process_it_was_started_for_ends() {
+    let (mut helper, url) = serve();
+    execute(&url, "SELECT 1").await;
+
+    drop(helper.stdin.take());
+
+    assert!(helper.wait().unwrap().success());
+    assert_stops(&url).await;
+}
+
+#[tokio::test]
+async fn what_a_killed_run_left_behind_is_cleaned_up_and_living_runs_are_not_disturbed() {
+    let (mut killed, orphan) = serve();
+    let (mut alive, server) = serve();
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    execute(&orphan, "SELECT 1").await;
+
+    instances::reap().unwrap();
+
+    assert_stops(&orphan).await;
+    execute(&server, "SELECT 1").await;
+    drop(alive.stdin.take());
+    alive.wait().unwrap();
 }
 
 #[tokio::test]
