@@ -111,17 +111,26 @@ async fn a_leader_replaced_in_the_middle_of_a_write_has_written_before_or_not_at
         let stand =
             async || storage::leader::stand(&ledger.url, who, "http://two").await.unwrap().ok_or("another leads");
 
-        let standing = testkit::wait::until(std::time::Duration::from_secs(10), "the lead", stand);
+        let standing = async {
+            let next = testkit::wait::until(std::time::Duration::from_secs(10), "the lead", stand).await;
+            // What it reads first is what it rebuilds its index from.
+            (next, ledger.state(attempt.execution).await)
+        };
         let passing = async {
             // The write goes on when the new leader has taken over, or waits for it.
             soon("the takeover", async || psql.query_one(TAKING_OVER, &[&ledger.term]).await.unwrap().get(0)).await;
             gate.let_through(work).await
         };
-        let (passed, next) = tokio::join!(passing, standing);
+        let (passed, (next, seen)) = tokio::join!(passing, standing);
         let (outcome, _) = passed.unwrap();
 
         ledger.audit(attempt.execution).await;
         let done = ledger.state(attempt.execution).await == domain::State::Completed;
+        assert_eq!(
+            seen == domain::State::Completed,
+            done,
+            "nothing of an older term is written after a leader has read"
+        );
         match outcome {
             Ok(_) => written += usize::from(done),
             Err(error) => refusals += usize::from(matches!(error, StorageError::NotLeader(_)) && !done),
