@@ -102,7 +102,7 @@ impl Arguments {
             cycles: if self.quick { 60 } else { 200 },
             release: seconds(8, 3),
             streams: 2_000,
-            tokens: if self.quick { 100 } else { 200 },
+            tokens: if self.quick { 200 } else { 400 },
             viewers: 50,
         }
     }

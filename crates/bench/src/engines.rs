@@ -109,10 +109,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_flows_carry_the_names_that_are_executed_and_the_model_that_is_measured() {
+    fn the_flows_are_valid_and_carry_the_names_and_models_that_are_measured() {
         let steps = Engine::ThreeSteps;
         let streaming = Engine::Streaming { tokens: 200 };
 
+        for engine in [steps, streaming] {
+            domain::flow::validate_document(&engine.flow().unwrap()).unwrap();
+        }
         assert_eq!(steps.flow().unwrap()["name"], steps.name());
         assert_eq!(steps.flow().unwrap()["defaults"]["model"], "sim/instant");
         assert_eq!(streaming.flow().unwrap()["name"], streaming.name());

@@ -89,6 +89,8 @@ async fn main_stack(
         None
     };
     if arguments.wants(Subject::Accepted) {
+        // What an executor holds while it is paused is taken from it: work that is not to be measured.
+        latency::wait_until_finished(&database).await?;
         stack.pause_executors()?;
         accepted::run(stack, &target, plan, report).await?;
     }
