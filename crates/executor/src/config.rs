@@ -67,7 +67,7 @@ impl ExecutorConfig {
             status_urls,
             service_secret: service_secret?,
             slots: slots?,
-            name: environment.or("LEKHIKA_EXECUTOR_NAME", "executor"),
+            name: environment.or("LEKHIKA_EXECUTOR_NAME", &environment.or("HOSTNAME", "executor")),
             drain_grace: drain_grace?,
             object_store: object_store?,
             object_store_options: files::options(environment),
