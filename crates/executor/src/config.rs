@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn missing_values_are_named_together() {
-        let error = ExecutorConfig::from_environment(&Environment::of([("LEKHIKA_SLOTS", "0")])).unwrap_err().to_string();
+        let error =
+            ExecutorConfig::from_environment(&Environment::of([("LEKHIKA_SLOTS", "0")])).unwrap_err().to_string();
 
         for name in ["LEKHIKA_STATUS_URLS", "LEKHIKA_SERVICE_SECRET", "LEKHIKA_SLOTS", "LEKHIKA_OBJECT_STORE"] {
             assert!(error.contains(name), "{error}");

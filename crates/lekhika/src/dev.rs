@@ -128,13 +128,52 @@ struct Platform {
     admin_url: String,
     demo: Demo,
     simulated: bool,
-    executors: Shutdown,
-    edge: Shutdown,
-    ledger: Shutdown,
+    services: Services,
     broker: Arc<InProcessBroker>,
     simulator: Shutdown,
     running_simulator: RunningSimulator,
     postgres: PrivatePostgres,
+}
+
+/// The services of the process, executors last.
+struct Services {
+    gateway: gateway::Handle,
+    executors: Shutdown,
+    edge: Shutdown,
+    ledger: Shutdown,
+}
+
+impl Services {
+    /// Starts every service as if it were a process of its own: each reads an environment, all share the broker.
+    fn start(
+        common: &Common<'_>,
+        arguments: &DevArguments,
+        database: String,
+        broker: &Arc<dyn Broker>,
+    ) -> anyhow::Result<Self> {
+        let anywhere = || ("LEKHIKA_INTERNAL_ADDR", "127.0.0.1:0".to_owned());
+        let (ledger, edge, executors) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
+        let config = status::StatusConfig::from_environment(
+            &common.environment([anywhere(), ("LEKHIKA_DATABASE_URL", database)]),
+        )?;
+        let status = status::run(config, Arc::clone(broker), Arc::new(SystemClock), ledger.clone())?;
+        let config = gateway::GatewayConfig::from_environment(&common.environment([
+            anywhere(),
+            ("LEKHIKA_PUBLIC_ADDR", format!("127.0.0.1:{}", arguments.public_port)),
+            ("LEKHIKA_ADMIN_ADDR", format!("127.0.0.1:{}", arguments.admin_port)),
+            ("LEKHIKA_STATUS_URLS", status.url.clone()),
+        ]))?;
+        let gateway = gateway::run(config, Arc::clone(broker), Arc::new(SystemClock), edge.clone())?;
+        for number in 1..=arguments.executors {
+            let config = executor::ExecutorConfig::from_environment(&common.environment([
+                anywhere(),
+                ("LEKHIKA_STATUS_URLS", status.url.clone()),
+                ("LEKHIKA_EXECUTOR_NAME", format!("dev-{number}")),
+            ]))?;
+            executor::run(config, Arc::clone(broker), Arc::new(SystemClock), executors.clone())?;
+        }
+        Ok(Self { gateway, executors, edge, ledger })
+    }
 }
 
 impl Platform {
@@ -153,49 +192,23 @@ impl Platform {
         let local = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         let config = SimulatorConfig { bind: local, ..SimulatorConfig::default() };
         let running_simulator = providers::simulator::run(config, simulator.drain.clone()).await?;
-        let broker = Arc::new(InProcessBroker::new());
-        let openai = environment.optional_secret("LEKHIKA_OPENAI_API_KEY");
         let common = Common { secrets: &secrets, folder, environment, simulator: running_simulator.url() };
+        let broker = Arc::new(InProcessBroker::new());
         let shared: Arc<dyn Broker> = broker.clone();
-        let ledger = Shutdown::new();
-        let status_config =
-            status::StatusConfig::from_environment(&common.environment([
-                ("LEKHIKA_INTERNAL_ADDR", "127.0.0.1:0".to_owned()),
-                ("LEKHIKA_DATABASE_URL", database),
-            ]))?;
-        let status = status::run(status_config, shared.clone(), Arc::new(SystemClock), ledger.clone())?;
-        let edge = Shutdown::new();
-        let gateway_config = gateway::GatewayConfig::from_environment(&common.environment([
-            ("LEKHIKA_PUBLIC_ADDR", format!("127.0.0.1:{}", arguments.public_port)),
-            ("LEKHIKA_ADMIN_ADDR", format!("127.0.0.1:{}", arguments.admin_port)),
-            ("LEKHIKA_INTERNAL_ADDR", "127.0.0.1:0".to_owned()),
-            ("LEKHIKA_STATUS_URLS", status.url.clone()),
-        ]))?;
-        let gateway = gateway::run(gateway_config, shared.clone(), Arc::new(SystemClock), edge.clone())?;
-        let executors = Shutdown::new();
-        for number in 1..=arguments.executors {
-            let config = executor::ExecutorConfig::from_environment(&common.environment([
-                ("LEKHIKA_STATUS_URLS", status.url.clone()),
-                ("LEKHIKA_EXECUTOR_NAME", format!("dev-{number}")),
-                ("LEKHIKA_INTERNAL_ADDR", "127.0.0.1:0".to_owned()),
-            ]))?;
-            executor::run(config, shared.clone(), Arc::new(SystemClock), executors.clone())?;
-        }
-        let admin_url = format!("http://{}", gateway.admin_address.context("the admin listener is on")?);
+        let services = Services::start(&common, arguments, database, &shared)?;
+        let admin_url = format!("http://{}", services.gateway.admin_address.context("the admin listener is on")?);
         let token =
             admin::issue_token(&secrets.admin(), "dev", admin::Role::Owner, SystemClock.now(), TimeDelta::days(30))?;
         let admin = AdminClient::new(&admin_url, SecretString::from(token.clone()))?;
         let model = environment.or("LEKHIKA_OPENAI_MODEL", OPENAI_MODEL);
-        let model = openai.is_some().then(|| format!("openai/{model}"));
+        let model = environment.optional_secret("LEKHIKA_OPENAI_API_KEY").map(|_key| format!("openai/{model}"));
         let demo = bootstrapped(&admin, folder, model.as_deref()).await?;
         let platform = Self {
-            public_url: gateway.public_url.clone(),
+            public_url: services.gateway.public_url.clone(),
             admin_url,
             demo,
             simulated: model.is_none(),
-            executors,
-            edge,
-            ledger,
+            services,
             broker,
             simulator,
             running_simulator,
@@ -251,9 +264,9 @@ impl Platform {
 
     /// Executors first, so that they can still report; the database last.
     async fn stop(mut self) {
-        self.executors.stop(GRACE).await;
-        self.edge.stop(Duration::from_secs(2)).await;
-        self.ledger.stop(Duration::from_secs(2)).await;
+        self.services.executors.stop(GRACE).await;
+        self.services.edge.stop(Duration::from_secs(2)).await;
+        self.services.ledger.stop(Duration::from_secs(2)).await;
         self.broker.close().await;
         self.simulator.drain.cancel();
         self.running_simulator.stopped().await;

@@ -352,6 +352,6 @@ fn is_alive(pid: u32) -> bool {
 fn signal(pid: u32, signal: nix::sys::signal::Signal) {
     if let Ok(pid) = i32::try_from(pid) {
         // It may have ended by itself.
-        drop(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal));
+        let _gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
     }
 }

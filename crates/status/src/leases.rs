@@ -22,6 +22,8 @@ use crate::{
 const UNLISTED_FOR: Duration = Duration::from_secs(2);
 /// An executor whose session connection ended has this long to come back.
 const RETURN_WITHIN: Duration = Duration::from_millis(400);
+/// A look that takes longer says that the database was away.
+const SLOW: Duration = Duration::from_secs(1);
 /// How often leases are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -237,7 +239,7 @@ async fn missed(status: Arc<Status>, term: Arc<Term>, executor: ExecutorId) {
     tracing::warn!(executor.id = %executor, held = losses.len(), "an executor's session ended and it did not come back");
     term.leases.forget(executor);
     settle::slots_changed(&term);
-    settle::take_back(&status, &term, losses).await;
+    settle::take_back(&status, &term, losses, settle::Cause::Lost).await;
 }
 
 /// Looks for leases that are over, until the term is.
@@ -256,16 +258,22 @@ pub(crate) async fn watch(status: Arc<Status>, term: Arc<Term>) {
         if holders.is_empty() {
             continue;
         }
+        let asked = Instant::now();
         let lapsed = match status.connection().await {
             Ok(mut conn) => storage::executors::lapsed(&mut conn, &holders).await,
             Err(error) => Err(error),
         };
         match lapsed {
+            // A slow answer is an outage too: nobody could renew while the database stood still.
+            Ok(_) if asked.elapsed() > SLOW => {
+                tracing::warn!(elapsed = ?asked.elapsed(), "the database was away: every lease gets a new period");
+                not_before = Instant::now() + grace;
+            }
             Ok(lapsed) if Instant::now() >= not_before => {
                 for executor in lapsed {
                     let losses = term.leases.held_by(executor);
                     tracing::warn!(executor.id = %executor, held = losses.len(), "an executor's lease is over");
-                    settle::take_back(&status, &term, losses).await;
+                    settle::take_back(&status, &term, losses, settle::Cause::Lost).await;
                 }
             }
             Ok(_) => {}

@@ -50,13 +50,22 @@ pub(crate) fn moved(status: &Status, term: &Term, moved: &Moved<'_>) {
     term.released.notify_one();
 }
 
-/// Fences lost holders, again and again until the database takes it.
-pub(crate) async fn take_back(status: &Arc<Status>, term: &Arc<Term>, losses: Vec<Loss>) {
+/// Why holds are over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The executor is lost.
+    Lost,
+    /// The executor left in order: no loss.
+    GivenBack,
+}
+
+/// Fences holders, again and again until the database takes it.
+pub(crate) async fn take_back(status: &Arc<Status>, term: &Arc<Term>, losses: Vec<Loss>, cause: Cause) {
     if losses.is_empty() {
         return;
     }
     loop {
-        match try_take_back(status, term, &losses).await {
+        match try_take_back(status, term, &losses, cause).await {
             Ok(()) => return,
             Err(storage::StorageError::NotLeader(_)) => return,
             Err(error) => tracing::warn!(error = %chain(&error), "a fence waits"),
@@ -68,9 +77,17 @@ pub(crate) async fn take_back(status: &Arc<Status>, term: &Arc<Term>, losses: Ve
     }
 }
 
-async fn try_take_back(status: &Status, term: &Term, losses: &[Loss]) -> Result<(), storage::StorageError> {
+async fn try_take_back(
+    status: &Status,
+    term: &Term,
+    losses: &[Loss],
+    cause: Cause,
+) -> Result<(), storage::StorageError> {
     let mut conn = status.connection().await?;
-    let taken = storage::fence::take_back(&mut conn, term.number, losses, status.now()).await?;
+    let taken = match cause {
+        Cause::Lost => storage::fence::take_back(&mut conn, term.number, losses, status.now()).await?,
+        Cause::GivenBack => storage::fence::give_back(&mut conn, term.number, losses, status.now()).await?,
+    };
     drop(conn);
     for back in &taken {
         status.metrics.fenced.inc();

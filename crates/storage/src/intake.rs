@@ -19,6 +19,10 @@ use crate::{
     sql::sql,
 };
 
+mod keys;
+
+use keys::replay_known_keys;
+
 /// One submission with what intake decided about it.
 #[derive(Debug, Clone)]
 pub struct NewExecution<'a> {
@@ -79,24 +83,6 @@ struct StateRow {
     user_id: Uuid,
     #[diesel(sql_type = SmallInt)]
     state: i16,
-}
-
-#[derive(QueryableByName)]
-struct KeyRow {
-    #[diesel(sql_type = SqlUuid)]
-    user_id: Uuid,
-    #[diesel(sql_type = Text)]
-    route: String,
-    #[diesel(sql_type = Text)]
-    key: String,
-    #[diesel(sql_type = Text)]
-    body_hash: String,
-    #[diesel(sql_type = SqlUuid)]
-    execution_id: Uuid,
-    #[diesel(sql_type = Nullable<SqlUuid>)]
-    version_id: Option<Uuid>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    created_at: Option<DateTime<Utc>>,
 }
 
 /// Takes a batch into the ledger, in one transaction. The answers are in the order of the batch.
@@ -190,73 +176,6 @@ async fn read_states(conn: &mut AsyncPgConnection, ids: Vec<Uuid>) -> Result<Vec
         .bind::<Array<SqlUuid>, _>(ids)
         .load(conn)
         .await?)
-}
-
-/// Enters the batch's idempotency keys; who finds theirs taken is answered from what is stored.
-async fn replay_known_keys(
-    conn: &mut AsyncPgConnection,
-    batch: &[NewExecution<'_>],
-    answers: &mut [Option<TakenIn>],
-) -> Result<(), StorageError> {
-    let (mut users, mut routes, mut keys, mut hashes, mut ids) = (vec![], vec![], vec![], vec![], vec![]);
-    for (new, _) in batch.iter().zip(&*answers).filter(|(_, answer)| answer.is_none()) {
-        if let Some(idempotency) = &new.submission.idempotency {
-            users.push(new.submission.user_id.uuid());
-            routes.push(idempotency.route.clone());
-            keys.push(idempotency.key.clone());
-            hashes.push(idempotency.body_hash.clone());
-            ids.push(new.submission.execution_id.uuid());
-        }
-    }
-    if ids.is_empty() {
-        return Ok(());
-    }
-    sql("INSERT INTO idempotency_keys (user_id, route, key, body_hash, execution_id) \
-         SELECT * FROM unnest(?::uuid[], ?::text[], ?::text[], ?::text[], ?::uuid[]) ON CONFLICT DO NOTHING")
-    .bind::<Array<SqlUuid>, _>(users.clone())
-    .bind::<Array<Text>, _>(routes.clone())
-    .bind::<Array<Text>, _>(keys.clone())
-    .bind::<Array<Text>, _>(hashes)
-    .bind::<Array<SqlUuid>, _>(ids)
-    .execute(conn)
-    .await?;
-    let rows: Vec<KeyRow> =
-        sql("SELECT k.user_id, k.route, k.key, k.body_hash, k.execution_id, e.version_id, e.created_at \
-         FROM unnest(?::uuid[], ?::text[], ?::text[]) AS w(user_id, route, key) \
-         JOIN idempotency_keys k USING (user_id, route, key) LEFT JOIN executions e ON e.id = k.execution_id")
-        .bind::<Array<SqlUuid>, _>(users)
-        .bind::<Array<Text>, _>(routes)
-        .bind::<Array<Text>, _>(keys)
-        .load(conn)
-        .await?;
-    let rows: HashMap<(Uuid, &str, &str), &KeyRow> =
-        rows.iter().map(|row| ((row.user_id, row.route.as_str(), row.key.as_str()), row)).collect();
-    let by_id: HashMap<Uuid, &Submission> =
-        batch.iter().map(|new| (new.submission.execution_id.uuid(), new.submission)).collect();
-    for (new, answer) in batch.iter().zip(answers).filter(|(_, answer)| answer.is_none()) {
-        let Some(idempotency) = &new.submission.idempotency else { continue };
-        let key = (new.submission.user_id.uuid(), idempotency.route.as_str(), idempotency.key.as_str());
-        let Some(row) = rows.get(&key) else { continue };
-        if row.execution_id == new.submission.execution_id.uuid() {
-            continue;
-        }
-        *answer = Some(if row.body_hash != idempotency.body_hash {
-            TakenIn::Mismatch
-        } else {
-            replayed(row, by_id.get(&row.execution_id).copied(), new.submission)
-        });
-    }
-    Ok(())
-}
-
-/// The row of then is stored, or it is the first of two equal ones in this very batch.
-fn replayed(row: &KeyRow, in_batch: Option<&Submission>, submission: &Submission) -> TakenIn {
-    let first = in_batch.unwrap_or(submission);
-    TakenIn::Replayed {
-        execution_id: ExecutionId::from_uuid(row.execution_id),
-        version_id: row.version_id.map_or(first.version_id, VersionId::from_uuid),
-        created_at: row.created_at.unwrap_or(first.submitted_at),
-    }
 }
 
 async fn insert(

@@ -91,7 +91,6 @@ async fn replace_estimates(
     Ok(())
 }
 
-#[expect(clippy::too_many_lines, reason = "one statement with one bind per column")]
 fn insert_usage(rows: &[(&Report, &Entry, &UsageRow)]) -> crate::sql::Sql {
     fn column<T>(rows: &[(&Report, &Entry, &UsageRow)], value: impl Fn(&Report, &Entry, &UsageRow) -> T) -> Vec<T> {
         rows.iter().map(|(report, entry, row)| value(report, entry, row)).collect()

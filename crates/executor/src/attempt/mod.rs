@@ -143,6 +143,7 @@ async fn finished_units(executor: &Executor, grant: &Grant) -> Result<HashMap<Un
     }
 }
 
+#[expect(clippy::borrowed_box, reason = "what iterating over the map gives")]
 fn owned((key, output): (&UnitKey, &Box<RawValue>)) -> (UnitKey, Box<RawValue>) {
     (key.clone(), output.clone())
 }

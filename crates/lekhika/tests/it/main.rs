@@ -1,5 +1,20 @@
-//! The binary's tests.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
+//! The platform end to end: real processes, real servers, HTTP as a client speaks it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    unreachable_pub,
+    reason = "test code"
+)]
 
 mod deploy_files;
+mod dev;
+mod finished;
+mod killed;
+mod outage;
+mod stopped;
+mod system;

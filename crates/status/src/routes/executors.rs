@@ -133,8 +133,9 @@ async fn renew(
     answer.drain = renewed.drain_requested;
     settle::slots_changed(&term);
     if !losses.is_empty() {
-        tracing::warn!(executor.id = %renewal.executor_id, count = losses.len(), "an executor does not list what it holds");
-        settle::take_back(&status, &term, losses).await;
+        let cause = if renewal.goodbye { settle::Cause::GivenBack } else { settle::Cause::Lost };
+        tracing::warn!(executor.id = %renewal.executor_id, count = losses.len(), ?cause, "an executor does not list what it holds");
+        settle::take_back(&status, &term, losses, cause).await;
     }
     Ok(web::Json(answer))
 }

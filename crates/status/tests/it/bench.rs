@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use broker::{Broker, Consumer, InProcessBroker, Inbox, Message, Queue};
-use chrono::Utc;
 use domain::{
     ClaimId, EngineId, Event, EventBody, EventRecord, ExecutionId, ExecutorId, KeyId, Priority, Sequence, UnitKey,
     UserId, VersionId,
@@ -37,6 +36,10 @@ pub struct Bench {
     inbox: Inbox,
     dispatch: Consumer,
     pub database: TestDatabase,
+}
+
+pub fn now() -> chrono::DateTime<chrono::Utc> {
+    service::Clock::now(&SystemClock)
 }
 
 pub async fn database() -> TestDatabase {
@@ -120,7 +123,7 @@ impl Bench {
             priority: Priority::Normal,
             labels: std::collections::BTreeMap::new(),
             end_user: None,
-            submitted_at: Utc::now(),
+            submitted_at: now(),
             deadline_at: None,
             queue_deadline_at: None,
             idempotency: None,
@@ -271,8 +274,7 @@ impl Attempt {
 
     pub fn event(&mut self, body: EventBody) -> EventRecord {
         let sequence = self.last.next_in(self.epoch);
-        let event =
-            Event { sequence, prev: self.last, execution_id: self.id, attempt: self.epoch, at: Utc::now(), body };
+        let event = Event { sequence, prev: self.last, execution_id: self.id, attempt: self.epoch, at: now(), body };
         self.last = sequence;
         event.record().unwrap()
     }

@@ -85,7 +85,7 @@ async fn what_is_given_back_or_parked_comes_again() {
     assert_eq!(bench.dispatched().await, [id]);
     let attempt = Attempt::of(&executor.claim(id).await.unwrap());
     let mut report = attempt.report();
-    let until = chrono::Utc::now() + chrono::TimeDelta::milliseconds(200);
+    let until = crate::bench::now() + chrono::TimeDelta::milliseconds(200);
     report.finish = Some(Finish::Parked { reason: domain::WaitingReason::Provider, until });
     executor.report(report).await;
     assert_eq!(bench.view(id).await.state, State::Waiting);

@@ -1,6 +1,6 @@
 //! Stops, in every state.
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use domain::{EventBody, State};
 use protocol::{
     operate::{STOP_PATH, Stop, Stopped},
@@ -9,7 +9,7 @@ use protocol::{
 };
 use testkit::wait;
 
-use crate::bench::{Attempt, Bench, FakeExecutor, WITHIN, post};
+use crate::bench::{Attempt, Bench, FakeExecutor, WITHIN, now, post};
 
 async fn stop(bench: &Bench, id: domain::ExecutionId, force: bool, wait_ms: u64) -> bool {
     let stop = Stop { subject: bench.subject(id), force, wait_ms };
@@ -54,7 +54,7 @@ async fn a_running_execution_is_stopped_by_its_executor_with_a_receipt() {
         let client = bench.client.clone();
         async move { post::<_, Found<Stopped>>(&client, STOP_PATH, &stop).await.unwrap() }
     });
-    let now = Utc::now();
+    let now = now();
     let finish = Finish::Cancelled { acknowledged_at: now, upstream_closed_at: now, tokens: 3 };
     let mut last = attempt.report();
     last.events = vec![attempt.event(EventBody::Cancelling)];
@@ -107,9 +107,9 @@ async fn a_foreign_execution_cannot_be_stopped_or_seen() {
 async fn deadlines_end_what_waits_and_what_runs() {
     let mut bench = Bench::start().await;
     let mut never = bench.submission();
-    never.queue_deadline_at = Some(Utc::now() + TimeDelta::milliseconds(300));
+    never.queue_deadline_at = Some(now() + TimeDelta::milliseconds(300));
     let mut late = bench.submission();
-    late.deadline_at = Some(Utc::now() + TimeDelta::milliseconds(1_500));
+    late.deadline_at = Some(now() + TimeDelta::milliseconds(1_500));
     let (never_id, late_id) = (never.execution_id, late.execution_id);
     bench.publish(vec![never]).await;
     bench.replies().await;

@@ -5,7 +5,7 @@ use storage::StorageError;
 
 use crate::{
     attempt::Attempt,
-    gate::{Gate, PATIENCE},
+    gate::{Gate, PATIENCE, soon},
     interleavings::{Operation, judge},
     ledger::{Ledger, fresh, now},
 };
@@ -13,18 +13,17 @@ use crate::{
 /// Lets `steps` statements through, then breaks the connection; false when the work was done before.
 async fn kill_after<T>(ledger: &Ledger, gate: &Gate, work: &tokio::task::JoinHandle<T>, steps: usize) -> bool {
     for _ in 0..steps {
-        testkit::wait::until_true(PATIENCE, "the next statement", async || work.is_finished() || gate.has_arrived())
-            .await;
+        soon("the next statement", async || work.is_finished() || gate.has_arrived()).await;
         if work.is_finished() {
             return false;
         }
         gate.step().await;
-        testkit::wait::until_true(PATIENCE, "its answer", async || gate.is_idle()).await;
+        soon("its answer", async || gate.is_idle()).await;
     }
     gate.kill().await;
     // Its locks are gone when its server process is.
     let psql = ledger.psql().await;
-    testkit::wait::until_true(PATIENCE, "the end of its session", async || {
+    soon("the end of its session", async || {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1";
         psql.query_one(sql, &[&gate.pid]).await.unwrap().get::<_, i64>(0) == 0
     })
@@ -41,7 +40,9 @@ async fn die_everywhere(operation: Operation) {
         let died = kill_after(&ledger, &gate, &work, steps).await;
         if died {
             let (outcome, _) = tokio::time::timeout(PATIENCE, work).await.unwrap().unwrap();
-            assert!(matches!(outcome, Err(StorageError::Unavailable(_))), "{operation:?} after {steps}: {outcome:?}");
+            // After the last statement the answer may have come through.
+            let lost = matches!(outcome, Ok(_) | Err(StorageError::Unavailable(_)));
+            assert!(lost, "{operation:?} after {steps}: {outcome:?}");
         }
 
         let (gate, conn) = Gate::connect(&ledger.url).await;
@@ -113,7 +114,7 @@ async fn an_intake_whose_answer_was_lost_takes_in_once() {
             );
         let died = kill_after(&ledger, &gate, &work, steps).await;
 
-        ledger.take_in(&[submission.clone()]).await.unwrap();
+        ledger.take_in(std::slice::from_ref(&submission)).await.unwrap();
 
         let id: ExecutionId = submission.execution_id;
         assert_eq!(ledger.names(id).await, ["execution.queued"]);

@@ -28,6 +28,16 @@ use tokio_postgres::config::Host;
 /// How long anything may take before the test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Waits for `condition`, looking often: a race has hundreds of steps.
+pub(crate) async fn soon(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let looking = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_micros(100)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, looking).await.is_ok(), "waited for {what}");
+}
+
 /// The test's side of a gated connection.
 pub(crate) struct Gate {
     waiting: Arc<std::sync::Mutex<VecDeque<Vec<u8>>>>,
@@ -49,6 +59,7 @@ impl Gate {
             format!("postgres://{}@127.0.0.1:{port}/{}", config.get_user().unwrap(), config.get_dbname().unwrap());
         let connecting = tokio::spawn(async move { AsyncPgConnection::establish(&inner).await.unwrap() });
         let (client, _) = listener.accept().await.unwrap();
+        client.set_nodelay(true).unwrap();
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = connect_server(&config).await.into_split();
         let mut gate = Self {
@@ -69,19 +80,23 @@ impl Gate {
 
     /// Runs `work`, whose statements go through this gate, without holding any of them back.
     pub(crate) async fn let_through<T>(&self, work: JoinHandle<T>) -> Result<T, tokio::task::JoinError> {
-        let passing = async {
-            while !work.is_finished() {
-                self.step().await;
-                tokio::time::sleep(Duration::from_micros(200)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, passing).await.expect("it goes through an open gate");
+        soon("work that goes through an open gate", async || {
+            self.step().await;
+            work.is_finished()
+        })
+        .await;
         work.await
     }
 
     /// Whether a statement stands at the gate.
     pub(crate) fn has_arrived(&self) -> bool {
         !self.waiting.lock().unwrap().is_empty()
+    }
+
+    /// Whether what stands at the gate only prepares (or forgets) a statement: it reads and writes nothing.
+    pub(crate) fn prepares(&self) -> bool {
+        let waiting = self.waiting.lock().unwrap();
+        matches!(waiting.front().and_then(|bytes| bytes.first()), Some(b'P' | b'C'))
     }
 
     /// Whether every statement that was let through has its answer.

@@ -7,7 +7,19 @@ use protocol::{
 };
 use storage::StorageError;
 
-use crate::ledger::{Ledger, fresh, now};
+use crate::{
+    gate::{Gate, soon},
+    interleavings::Operation,
+    ledger::{Ledger, fresh, now},
+};
+
+/// What the loss of the leader's connection is to the server.
+const END_LEADERSHIP: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+     WHERE application_name = 'lekhika leader' AND datname = current_database()";
+
+/// Whether a new leader has its term, or waits for the writes under way.
+const TAKING_OVER: &str = "SELECT EXISTS (SELECT FROM leader WHERE term > $1) OR EXISTS (SELECT FROM pg_stat_activity \
+     WHERE application_name = 'lekhika leader' AND datname = current_database() AND wait_event_type = 'Lock')";
 
 fn refused<T: std::fmt::Debug>(term: i64, result: Result<T, StorageError>) {
     assert!(matches!(result, Err(StorageError::NotLeader(refused)) if refused == term), "{result:?}");
@@ -19,18 +31,13 @@ async fn while_one_leads_nobody_else_does_and_its_end_lets_the_next_one_in() {
     let stand = async |url: &str| storage::leader::stand(&ledger.url, StatusId::generate(), url).await.unwrap();
     assert!(stand("http://two").await.is_none());
     let psql = ledger.psql().await;
-    psql.batch_execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lekhika leader' \
-         AND datname = current_database()",
-    )
-    .await
-    .unwrap();
+    psql.batch_execute(END_LEADERSHIP).await.unwrap();
 
     tokio::time::timeout(std::time::Duration::from_secs(10), ledger.leadership.lost()).await.unwrap();
     let next = stand("http://two").await.unwrap();
 
     assert_eq!(next.term, ledger.term + 1);
-    let current = storage::leader::current(&mut *ledger.pool.get().await.unwrap()).await.unwrap();
+    let current = storage::leader::current(&mut ledger.pool.get().await.unwrap()).await.unwrap();
     assert_eq!((current.term, current.url.as_str()), (next.term, "http://two"));
 }
 
@@ -82,6 +89,62 @@ async fn an_older_term_is_refused_at_every_write() {
 
     assert_eq!(ledger.names(queued).await, ["execution.queued"]);
     assert_eq!(ledger.names(attempt.execution).await, ["execution.queued"]);
+}
+
+#[tokio::test]
+async fn a_leader_replaced_in_the_middle_of_a_write_has_written_before_or_not_at_all() {
+    let (mut written, mut refusals) = (0, 0);
+    for steps in 0.. {
+        let ledger = Ledger::start().await;
+        let attempt = ledger.held().await;
+        let (gate, conn) = Gate::connect(&ledger.url).await;
+        let work = Operation::Complete.start(conn, &ledger, &attempt);
+        for _ in 0..steps {
+            soon("the next statement", async || work.is_finished() || gate.has_arrived()).await;
+            gate.step().await;
+            soon("its answer", async || gate.is_idle()).await;
+        }
+        let through = work.is_finished();
+        let psql = ledger.psql().await;
+        psql.batch_execute(END_LEADERSHIP).await.unwrap();
+        let who = StatusId::generate();
+        let stand =
+            async || storage::leader::stand(&ledger.url, who, "http://two").await.unwrap().ok_or("another leads");
+
+        let standing = async {
+            let next = testkit::wait::until(std::time::Duration::from_secs(10), "the lead", stand).await;
+            // What it reads first is what it rebuilds its index from.
+            (next, ledger.state(attempt.execution).await)
+        };
+        let passing = async {
+            // The write goes on when the new leader has taken over, or waits for it.
+            soon("the takeover", async || psql.query_one(TAKING_OVER, &[&ledger.term]).await.unwrap().get(0)).await;
+            gate.let_through(work).await
+        };
+        let (passed, (next, seen)) = tokio::join!(passing, standing);
+        let (outcome, _) = passed.unwrap();
+
+        ledger.audit(attempt.execution).await;
+        let done = ledger.state(attempt.execution).await == domain::State::Completed;
+        assert_eq!(
+            seen == domain::State::Completed,
+            done,
+            "nothing of an older term is written after a leader has read"
+        );
+        match outcome {
+            Ok(_) => written += usize::from(done),
+            Err(error) => refusals += usize::from(matches!(error, StorageError::NotLeader(_)) && !done),
+        }
+        assert_eq!(written + refusals, steps + 1, "an answer says what is stored");
+        let report = [attempt.completed()];
+        let mut conn = ledger.conn().await;
+        let again = storage::reports::report(&mut conn, next.term, attempt.executor, &report, now()).await.unwrap();
+        assert_eq!(again[0].verdict.standing, protocol::report::Standing::Over);
+        if through {
+            break;
+        }
+    }
+    assert!(written > 1 && refusals > 0, "{written} written, {refusals} refused");
 }
 
 #[tokio::test]

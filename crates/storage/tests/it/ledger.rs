@@ -34,6 +34,7 @@ pub(crate) struct Ledger {
     pub(crate) version: VersionId,
     /// Held open: its connection is the leadership.
     pub(crate) leadership: Leadership,
+    psql: tokio::sync::OnceCell<tokio_postgres::Client>,
     _database: TestDatabase,
 }
 
@@ -57,7 +58,17 @@ impl Ledger {
         let leadership = storage::leader::stand(&url, StatusId::generate(), "http://one").await.unwrap().unwrap();
         let term = leadership.term;
         let (user, engine, version) = (UserId::generate(), EngineId::generate(), VersionId::generate());
-        Self { url, pool, term, user, engine, version, leadership, _database: database }
+        Self {
+            url,
+            pool,
+            term,
+            user,
+            engine,
+            version,
+            leadership,
+            psql: tokio::sync::OnceCell::new(),
+            _database: database,
+        }
     }
 
     pub(crate) async fn conn(&self) -> PooledConnection {
@@ -65,10 +76,13 @@ impl Ledger {
     }
 
     /// A connection for statements of the test's own.
-    pub(crate) async fn psql(&self) -> tokio_postgres::Client {
-        let (client, connection) = tokio_postgres::connect(&self.url, tokio_postgres::NoTls).await.unwrap();
-        tokio::spawn(connection);
-        client
+    pub(crate) async fn psql(&self) -> &tokio_postgres::Client {
+        let connect = async || {
+            let (client, connection) = tokio_postgres::connect(&self.url, tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            client
+        };
+        self.psql.get_or_init(connect).await
     }
 
     pub(crate) fn submission(&self) -> Submission {

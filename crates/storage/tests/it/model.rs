@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use domain::{EventBody, ExecutionId, Sequence, State};
+use domain::{EventBody, ExecutionId, ExecutorId, Sequence, State};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
@@ -151,6 +151,7 @@ impl Model {
 struct Run<'a> {
     ledger: &'a Ledger,
     execution: ExecutionId,
+    executors: [ExecutorId; 2],
     model: Model,
     known: Vec<Known>,
 }
@@ -181,7 +182,8 @@ impl Run<'_> {
     async fn claim(&mut self) {
         // Late enough for whatever waits after a loss.
         let later = now() + chrono::Duration::minutes(5);
-        let executor = domain::ExecutorId::generate();
+        // Two who take turns: one that is fenced often holds the very same execution again.
+        let executor = self.executors[self.known.len() % 2];
         let claim = protocol::claim::Claim { execution_id: self.execution, claim_id: domain::ClaimId::generate() };
         let mut conn = self.ledger.conn().await;
         let granted = storage::claims::claim(&mut conn, self.ledger.term, executor, &[claim], later).await.unwrap();
@@ -266,7 +268,7 @@ impl Run<'_> {
 fn pick(known: &mut [Known], who: usize) -> Option<&mut Known> {
     // Mostly the newest: the stale ones have little to say.
     let count = known.len();
-    let at = if who % 3 == 0 { who.checked_rem(count)? } else { count.checked_sub(1)? };
+    let at = if who.is_multiple_of(3) { who.checked_rem(count)? } else { count.checked_sub(1)? };
     known.get_mut(at)
 }
 
@@ -282,6 +284,7 @@ fn the_ledger_does_what_its_model_does() {
     let result = runner.run(&prop::collection::vec(operation(), 5..40), |operations| {
         runtime.block_on(async {
             let execution = ledger.queued().await;
+            let executors = [ExecutorId::generate(), ExecutorId::generate()];
             let model = Model {
                 state: State::Queued,
                 epoch: 0,
@@ -291,7 +294,7 @@ fn the_ledger_does_what_its_model_does() {
                 tokens: 0,
                 finished_epoch: None,
             };
-            let mut run = Run { ledger: &ledger, execution, model, known: Vec::new() };
+            let mut run = Run { ledger: &ledger, execution, executors, model, known: Vec::new() };
             for operation in &operations {
                 run.apply(operation).await;
             }

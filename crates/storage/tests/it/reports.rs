@@ -100,6 +100,22 @@ async fn a_stale_attempt_changes_nothing_but_its_usage_counts_once() {
 }
 
 #[tokio::test]
+async fn an_earlier_attempt_of_the_very_executor_that_holds_it_again_is_stale() {
+    let ledger = Ledger::start().await;
+    let mut stale = ledger.held().await;
+    storage::fence::take_back(&mut *ledger.conn().await, ledger.term, &[stale.loss()], now()).await.unwrap();
+    let grant = ledger.claim(stale.executor, stale.execution).await.unwrap();
+
+    let finish = ledger.report(stale.executor, stale.completed()).await;
+    let unit = ledger.report(stale.executor, stale.unit("a", "text")).await;
+
+    assert_eq!((finish.verdict.standing, unit.verdict.standing), (Standing::Lost, Standing::Lost));
+    assert_eq!(ledger.view(stale.execution).await.attempt, grant.epoch);
+    assert_eq!(ledger.state(stale.execution).await, State::Processing);
+    ledger.audit(stale.execution).await;
+}
+
+#[tokio::test]
 async fn another_executor_with_the_right_number_is_not_the_holder() {
     let ledger = Ledger::start().await;
     let mut attempt = ledger.held().await;
