@@ -20,24 +20,23 @@ mod sustained;
 use anyhow::Context as _;
 use clap::Parser as _;
 
-use crate::arguments::Arguments;
+use crate::{arguments::Arguments, report::Report};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
 
-    let report = tokio::select! {
-        report = run::all(&arguments) => report?,
-        signal = tokio::signal::ctrl_c() => {
-            signal.context("waiting for Ctrl-C")?;
-            anyhow::bail!("interrupted");
-        }
+    let mut report = Report::default();
+    let measured = tokio::select! {
+        measured = run::all(&arguments, &mut report) => measured,
+        signal = tokio::signal::ctrl_c() => signal.context("waiting for Ctrl-C").and(Err(anyhow::anyhow!("interrupted"))),
     };
 
+    // Also after an error: what was measured before it took minutes.
     println!("{}", report.table());
     if let Some(path) = &arguments.json {
         let text = serde_json::to_string_pretty(&report.json())?;
         std::fs::write(path, text).with_context(|| format!("writing `{}`", path.display()))?;
     }
-    Ok(())
+    measured
 }

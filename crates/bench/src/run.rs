@@ -24,9 +24,8 @@ const STREAMING_LAYOUT: [&str; 8] = ["--gateways", "2", "--statuses", "1", "--ex
 ///
 /// # Errors
 /// When something could not be measured; a missed target is none.
-pub(crate) async fn all(arguments: &Arguments) -> anyhow::Result<Report> {
+pub(crate) async fn all(arguments: &Arguments, report: &mut Report) -> anyhow::Result<()> {
     let plan = arguments.plan();
-    let mut report = Report::default();
     report.fact("cores", std::thread::available_parallelism().map_or(1, usize::from).to_string());
     report.fact("build", arguments.profile.clone());
     report.fact("run", if arguments.quick { "--quick" } else { "full" });
@@ -41,7 +40,7 @@ pub(crate) async fn all(arguments: &Arguments) -> anyhow::Result<Report> {
     if Subject::on_main_stack().iter().any(|subject| arguments.wants(*subject)) {
         eprintln!("starting the distributed layout");
         let stack = Stack::start(&arguments.stack, &folder.join("main"), &LAYOUT).await?;
-        Box::pin(main_stack(arguments, &plan, &stack, &folder, &mut report)).await?;
+        Box::pin(main_stack(arguments, &plan, &stack, &folder, report)).await?;
         stack.stop().await?;
     }
     if arguments.wants(Subject::Streaming) {
@@ -49,10 +48,10 @@ pub(crate) async fn all(arguments: &Arguments) -> anyhow::Result<Report> {
         let stack = Stack::start(&arguments.stack, &folder.join("streaming"), &STREAMING_LAYOUT).await?;
         let database = Database::connect(&stack.facts.database_url).await?;
         let target = target(&stack, Engine::Streaming { tokens: plan.tokens }).await?;
-        Box::pin(streaming::run(&stack, &database, &target, &plan, &mut report)).await?;
+        Box::pin(streaming::run(&stack, &database, &target, &plan, report)).await?;
         stack.stop().await?;
     }
-    Ok(report)
+    Ok(())
 }
 
 async fn main_stack(
@@ -83,14 +82,14 @@ async fn main_stack(
 
     // Last, because what they leave queued is never drained.
     let few = if arguments.wants(Subject::Queue) {
-        latency::wait_until_finished(&database).await?;
+        latency::wait_until_finished(&database, latency::FINISH).await?;
         Some(queue::Costs::measure(stack, &database, &target, plan, plan.few).await?)
     } else {
         None
     };
     if arguments.wants(Subject::Accepted) {
         // What an executor holds while it is paused is taken from it: work that is not to be measured.
-        latency::wait_until_finished(&database).await?;
+        latency::wait_until_finished(&database, latency::FINISH).await?;
         stack.pause_executors()?;
         accepted::run(stack, &target, plan, report).await?;
     }

@@ -21,7 +21,8 @@ use crate::{
 /// Between two submissions. Long enough for one execution to finish; spread, so that it does not beat in time with
 /// timers of the platform.
 const GAP: std::ops::Range<u64> = 45..75;
-const FINISH: Duration = Duration::from_secs(20);
+/// Short executions that are still unfinished after this long never finish.
+pub(crate) const FINISH: Duration = Duration::from_secs(20);
 
 /// The part of the 202 that is needed.
 #[derive(Deserialize)]
@@ -51,7 +52,7 @@ pub(crate) async fn run(
         sent.insert(answer.json::<Accepted>("submitting")?.execution_id, at);
         sleep(Duration::from_millis(rand::random_range(GAP))).await;
     }
-    wait_until_finished(database).await?;
+    wait_until_finished(database, FINISH).await?;
 
     let figures = Figures::read(&sent, database).await?;
     lines(&answered, &figures, report);
@@ -110,15 +111,19 @@ fn lines(answered: &Histogram<u64>, figures: &Figures, report: &mut Report) {
 /// Waits until nothing is unfinished.
 ///
 /// # Errors
-/// When that takes too long.
-pub(crate) async fn wait_until_finished(database: &Database) -> anyhow::Result<()> {
-    let deadline = Instant::now() + FINISH;
+/// When that takes longer than `within`.
+pub(crate) async fn wait_until_finished(database: &Database, within: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + within;
     loop {
         let unfinished = database.unfinished().await?;
         if unfinished == 0 {
             return Ok(());
         }
-        anyhow::ensure!(Instant::now() < deadline, "{unfinished} executions did not finish");
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "{unfinished} executions did not finish within {} s",
+            within.as_secs()
+        );
         sleep(Duration::from_millis(20)).await;
     }
 }

@@ -27,6 +27,8 @@ use crate::{
 
 /// What the simulator sends per second and execution.
 pub(crate) const TOKENS_PER_SECOND: u32 = 20;
+/// From the end of the busiest time to the end of the last execution, attempts that were repeated included.
+const FINISH: Duration = Duration::from_secs(60);
 const SAMPLE: Duration = Duration::from_millis(250);
 
 #[derive(Deserialize)]
@@ -51,7 +53,7 @@ pub(crate) async fn run(
     let rest = plan.streams.saturating_sub(u64::try_from(plan.viewers)?);
     let load = load::submit(target, plan.clients, &Bounds::count(rest, Duration::from_secs(20))).await?;
     let peak = observe(stack, database).await?;
-    latency::wait_until_finished(database).await?;
+    latency::wait_until_finished(database, FINISH).await?;
 
     let failed = database.in_state(State::Failed).await?;
     let live = collect(viewers).await?;
