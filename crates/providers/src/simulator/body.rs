@@ -38,8 +38,6 @@ pub(super) enum Step {
     Pause(Duration),
     /// Nothing until the gate opens.
     Hold(Arc<Gate>),
-    /// Everything is said; what follows is noise.
-    Complete,
     /// The same bytes for ever.
     Repeat(Bytes),
     /// Nothing for ever.
@@ -98,7 +96,6 @@ impl Player {
                 }
                 Step::Pause(time) => sleep(time).await,
                 Step::Hold(gate) => gate.pass().await,
-                Step::Complete => self.call.complete(),
                 Step::Repeat(bytes) => {
                     self.steps.push_front(Step::Repeat(bytes.clone()));
                     return Some(Ok(bytes));

@@ -168,10 +168,10 @@ pub(super) fn topics(prompt: &str) -> Vec<String> {
         if !(4..=18).contains(&word.chars().count()) || NOT_TOPICS.binary_search(&word.as_str()).is_ok() {
             continue;
         }
-        match found.iter_mut().find(|(known, _)| *known == word) {
-            Some((_, count)) => *count += 1,
-            None if found.len() < 64 => found.push((word, 1)),
-            None => {}
+        if let Some((_, count)) = found.iter_mut().find(|(known, _)| *known == word) {
+            *count += 1;
+        } else if found.len() < 64 {
+            found.push((word, 1));
         }
     }
     // The sort is stable: of equally frequent words the earlier stays in front.
