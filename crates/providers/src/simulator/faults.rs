@@ -131,6 +131,7 @@ pub(super) fn stream(fault: Fault, config: &SimulatorConfig, composed: &Composed
         Fault::F19 => {
             steps.push(tokens(all));
             steps.extend(ending(composed, chunks));
+            steps.push(Step::Complete);
             steps.push(Step::Repeat(event(&chunks.text(" more", None))));
             return steps;
         }

@@ -7,8 +7,8 @@ const NOT_TOPICS: &[&str] = &[
     "after",
     "again",
     "also",
-    "answer",
     "another",
+    "answer",
     "article",
     "audience",
     "because",
@@ -105,10 +105,10 @@ const NOT_TOPICS: &[&str] = &[
     "start",
     "string",
     "style",
+    "such",
     "summarise",
     "summarize",
     "summary",
-    "such",
     "task",
     "tell",
     "text",
@@ -168,10 +168,11 @@ pub(super) fn topics(prompt: &str) -> Vec<String> {
         if !(4..=18).contains(&word.chars().count()) || NOT_TOPICS.binary_search(&word.as_str()).is_ok() {
             continue;
         }
-        if let Some((_, count)) = found.iter_mut().find(|(known, _)| *known == word) {
-            *count += 1;
-        } else if found.len() < 64 {
-            found.push((word, 1));
+        let room = found.len() < 64;
+        match found.iter_mut().find(|(known, _)| *known == word) {
+            Some((_, count)) => *count += 1,
+            None if room => found.push((word, 1)),
+            None => {}
         }
     }
     // The sort is stable: of equally frequent words the earlier stays in front.
