@@ -25,6 +25,9 @@ use super::{
 /// Tokens that are due within this time share a write.
 const TICK: Duration = Duration::from_millis(8);
 
+/// Tokens without a pace that share a write: a long answer must not be one huge buffer.
+const AT_ONCE: usize = 256;
+
 /// One instruction.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -123,7 +126,7 @@ impl Player {
         }
         let (began, first) = *self.pace.get_or_insert_with(|| (Instant::now(), self.written));
         let due = if every.is_zero() {
-            until
+            until.min(self.written + AT_ONCE)
         } else {
             let nth = u32::try_from(self.written - first + 1).unwrap_or(u32::MAX);
             let next = began + every.saturating_mul(nth);

@@ -64,10 +64,8 @@ pub(super) async fn serve(
         let shutdown = shutdown.clone();
         tasks.spawn(async move {
             let service = service_fn(move |request| Arc::clone(&simulator).reply(request));
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .pipeline_flush(true)
-                .serve_connection(TokioIo::new(socket), service);
+            let connection =
+                http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(socket), service);
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 // Clients that close in the middle are the subject here, not an error.
