@@ -9,8 +9,73 @@ use std::collections::BTreeMap;
 /// The message on `submissions`: under load several ride together.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Submissions {
-    /// Each readable or not on its own: a poisonous one never fails its neighbours.
+    /// Each is readable or not on its own, and never fails its neighbours: see [`SubmissionEntries`].
     pub submissions: Vec<Submission>,
+}
+
+/// The same message, when it cannot be read as a whole: entry by entry.
+#[derive(Debug, Clone, Deserialize)]
+pub struct SubmissionEntries {
+    /// Each as it came.
+    pub submissions: Vec<Box<RawValue>>,
+}
+
+/// What a row of a submission needs at least. Whatever has this gets a row, which then says what is wrong with the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SubmissionStub {
+    /// Made by the gateway.
+    pub execution_id: ExecutionId,
+    /// The owner.
+    pub user_id: UserId,
+    /// The engine.
+    pub engine_id: EngineId,
+    /// The owner's copy, if the key is bound to one.
+    #[serde(default)]
+    pub user_engine_id: Option<UserEngineId>,
+    /// Its version.
+    pub version_id: VersionId,
+    /// The key that asked.
+    pub key_id: KeyId,
+}
+
+impl SubmissionStub {
+    /// A submission with nothing in it that could be wrong.
+    #[must_use]
+    pub fn into_submission(self, submitted_at: DateTime<Utc>) -> Submission {
+        Submission {
+            execution_id: self.execution_id,
+            user_id: self.user_id,
+            engine_id: self.engine_id,
+            user_engine_id: self.user_engine_id,
+            version_id: self.version_id,
+            key_id: self.key_id,
+            input: RawValue::NULL.to_owned(),
+            priority: Priority::default(),
+            labels: BTreeMap::new(),
+            end_user: None,
+            submitted_at,
+            deadline_at: None,
+            queue_deadline_at: None,
+            idempotency: None,
+            parent: None,
+        }
+    }
+}
+
+impl Submission {
+    /// What is left of it when the rest cannot be stored.
+    #[must_use]
+    pub const fn stub(&self) -> SubmissionStub {
+        SubmissionStub {
+            execution_id: self.execution_id,
+            user_id: self.user_id,
+            engine_id: self.engine_id,
+            user_engine_id: self.user_engine_id,
+            version_id: self.version_id,
+            key_id: self.key_id,
+        }
+    }
 }
 
 /// One execution to be taken into the ledger.
@@ -144,7 +209,7 @@ pub struct QueueBlock {
     /// When it will probably start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_ms: Option<Eta>,
-    /// Why it does not run now: `no_capacity`, `user_limit`, `engine_limit`, `queue_paused`, `engine_paused`, `starting`.
+    /// Why it does not run now: `no_capacity`, `user_limit`, or `starting` (released, and not claimed yet).
     pub waiting_reason: String,
     /// The instant of the reading.
     pub as_of: DateTime<Utc>,

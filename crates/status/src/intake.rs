@@ -6,12 +6,12 @@ use std::{
     time::Duration,
 };
 
-use broker::{Delivery, Queue, ReplyTo};
+use broker::{Queue, ReplyTo};
 use domain::{Failure, FailureCode, State, UserId};
 use futures::{FutureExt as _, future::BoxFuture};
 use protocol::{
     Envelope,
-    submission::{Submission, SubmissionOutcome, SubmissionReplies, SubmissionReply, Submissions},
+    submission::{Submission, SubmissionOutcome, SubmissionReplies, SubmissionReply},
 };
 use storage::{
     StorageError,
@@ -19,6 +19,10 @@ use storage::{
     intake::{NewExecution, TakenIn},
 };
 use tokio::time::Instant;
+
+mod letters;
+
+use letters::Letter;
 
 use crate::{
     leader::{Term, chain},
@@ -37,11 +41,12 @@ const LIMITS_FOR: Duration = Duration::from_secs(5);
 /// How long intake waits after a failure before it takes the same batch again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
-/// A message with what it carries.
-struct Letter {
-    delivery: Delivery,
-    submissions: Vec<Submission>,
-    traceparent: Option<String>,
+/// One submission of a batch.
+struct Taken<'a> {
+    submission: &'a Submission,
+    traceparent: Option<&'a str>,
+    /// Only what names it could be read.
+    unreadable: bool,
 }
 
 /// Takes in until the term is over. What is unsettled then is given back by being dropped.
@@ -63,7 +68,7 @@ pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
         let mut next = Some(first);
         while let Some(delivery) = next.take() {
             bytes += delivery.body.len();
-            if let Some(letter) = open(&status, delivery).await {
+            if let Some(letter) = letters::open(&status, delivery).await {
                 count += letter.submissions.len();
                 letters.push(letter);
             }
@@ -88,30 +93,17 @@ async fn caught_up(status: &Status, term: &Term) {
     }
 }
 
-/// Reads a message. One that nobody can read goes to the dead letters.
-async fn open(status: &Status, delivery: Delivery) -> Option<Letter> {
-    match Envelope::<Submissions>::from_bytes(&delivery.body) {
-        Ok(envelope) => {
-            let traceparent = envelope.trace.map(|trace| trace.traceparent);
-            Some(Letter { delivery, submissions: envelope.body.submissions, traceparent })
-        }
-        Err(error) => {
-            status.metrics.dead_letters.inc();
-            tracing::error!(error = %chain(&error), bytes = delivery.body.len(), "an unreadable submission is dead");
-            let moved = status.broker.dead_letter(delivery, &error.to_string(), Duration::from_secs(5)).await;
-            if let Err(error) = moved {
-                tracing::error!(error = %chain(&error), "the dead letter is given back");
-            }
-            None
-        }
-    }
-}
-
 /// Commits the batch, then settles, then replies, then queues: a side effect happens only for rows really inserted.
 async fn take_in(status: &Arc<Status>, term: &Arc<Term>, letters: Vec<Letter>) {
-    let all: Vec<(&Submission, Option<&str>)> = letters
+    let all: Vec<Taken<'_>> = letters
         .iter()
-        .flat_map(|letter| letter.submissions.iter().map(|one| (one, letter.traceparent.as_deref())))
+        .flat_map(|letter| {
+            let traceparent = letter.traceparent.as_deref();
+            let readable =
+                letter.submissions.iter().map(move |submission| Taken { submission, traceparent, unreadable: false });
+            let stubs = letter.stubs.iter().map(move |submission| Taken { submission, traceparent, unreadable: true });
+            readable.chain(stubs)
+        })
         .collect();
     status.metrics.intake_batch.observe(f64::from(u32::try_from(all.len()).unwrap_or(u32::MAX)));
     status.failpoint.reach("intake.before_commit");
@@ -151,13 +143,9 @@ async fn pause(error: &StorageError) {
 }
 
 /// The limits of the batch's owners: known for a few seconds, else read in one statement.
-async fn owners(
-    status: &Status,
-    term: &Term,
-    all: &[(&Submission, Option<&str>)],
-) -> Result<HashMap<UserId, OwnerLimits>, StorageError> {
+async fn owners(status: &Status, term: &Term, all: &[Taken<'_>]) -> Result<HashMap<UserId, OwnerLimits>, StorageError> {
     let now = Instant::now();
-    let users: HashSet<UserId> = all.iter().map(|(submission, _)| submission.user_id).collect();
+    let users: HashSet<UserId> = all.iter().map(|taken| taken.submission.user_id).collect();
     let mut found: HashMap<UserId, OwnerLimits> = HashMap::new();
     {
         let mut known = term.owners.lock();
@@ -182,15 +170,15 @@ fn share(submission: &Submission, limits: &HashMap<UserId, OwnerLimits>) -> f64 
 }
 
 /// Gives each submission its tag, or its refusal.
-fn judge<'a>(
-    term: &Term,
-    all: &[(&'a Submission, Option<&'a str>)],
-    limits: &HashMap<UserId, OwnerLimits>,
-) -> Vec<NewExecution<'a>> {
+fn judge<'a>(term: &Term, all: &[Taken<'a>], limits: &HashMap<UserId, OwnerLimits>) -> Vec<NewExecution<'a>> {
     let mut schedule = term.schedule.lock();
     let mut coming: HashMap<UserId, usize> = HashMap::new();
     all.iter()
-        .map(|(submission, traceparent)| {
+        .map(|Taken { submission, traceparent, unreadable }| {
+            if *unreadable {
+                let rejected = Some(unstorable("the submission cannot be read"));
+                return NewExecution { submission, tag: 0.0, traceparent: *traceparent, rejected };
+            }
             let new = coming.entry(submission.user_id).or_default();
             let limit = limits.get(&submission.user_id).and_then(|limits| limits.max_queued);
             let full = limit.is_some_and(|limit| schedule.queued_of(submission.user_id) + *new >= limit as usize);
@@ -216,26 +204,44 @@ fn write<'a>(
         drop(conn);
         match written {
             Ok(taken) => Ok(enter(status, term, batch, taken, limits)),
-            Err(StorageError::Poison(error)) if batch.len() == 1 => {
-                tracing::error!(%error, "a submission cannot be stored");
-                let rejected = SubmissionOutcome::Rejected {
-                    code: FailureCode::InvalidRequest,
-                    detail: "the submission cannot be stored".to_owned(),
-                    retry_after_ms: None,
-                };
-                status.metrics.rejected.inc();
-                Ok(batch.first().map(|new| (new.submission.execution_id, rejected)).into_iter().collect())
-            }
-            Err(StorageError::Poison(_)) => {
+            // Nothing is wrong with what came.
+            Err(error) if error.is_transient() || matches!(error, StorageError::NotLeader(_)) => Err(error),
+            Err(error) if batch.len() > 1 => {
+                tracing::warn!(error = %chain(&error), submissions = batch.len(), "a batch is halved");
                 let (first, second) = batch.split_at(batch.len() / 2);
                 let mut answers = write(status, term, first, limits).await?;
                 answers.extend(write(status, term, second, limits).await?);
                 Ok(answers)
             }
-            Err(error) => Err(error),
+            Err(error) => match batch.first() {
+                Some(new) => refuse(status, term, new, error).await,
+                None => Ok(Vec::new()),
+            },
         }
     }
     .boxed()
+}
+
+fn unstorable(detail: &str) -> Failure {
+    Failure::new(FailureCode::InvalidRequest, detail)
+}
+
+/// Enters what cannot be stored as a failed row without its content, so that whoever was answered on the broker's confirm
+/// finds it. If even that is refused, it is not the submission that is wrong: the batch is tried again.
+async fn refuse(
+    status: &Status,
+    term: &Term,
+    new: &NewExecution<'_>,
+    error: StorageError,
+) -> Result<Vec<(domain::ExecutionId, SubmissionOutcome)>, StorageError> {
+    tracing::error!(error = %chain(&error), execution.id = %new.submission.execution_id, "a submission cannot be stored");
+    let stub = new.submission.stub().into_submission(status.now());
+    let rejected = Some(unstorable("the submission cannot be stored"));
+    let row = NewExecution { submission: &stub, tag: 0.0, traceparent: None, rejected };
+    let mut conn = status.connection().await?;
+    let taken = storage::intake::take_in(&mut conn, term.number, std::slice::from_ref(&row), status.now()).await?;
+    drop(conn);
+    Ok(enter(status, term, &[row], taken, &HashMap::new()))
 }
 
 /// Queues what was inserted and says what became of each.
@@ -273,9 +279,12 @@ fn enter(
                 status.metrics.rejected.inc();
                 rejection(new.rejected.as_ref())
             }
-            TakenIn::Redelivered { .. } => {
+            TakenIn::Redelivered { rejected, .. } => {
                 status.metrics.redelivered.inc();
-                SubmissionOutcome::Accepted { queue: term.schedule.lock().block(id, now) }
+                match rejected {
+                    Some(failure) => rejection(Some(&failure)),
+                    None => SubmissionOutcome::Accepted { queue: term.schedule.lock().block(id, now) },
+                }
             }
             TakenIn::Replayed { execution_id, version_id, created_at } => {
                 SubmissionOutcome::Replayed { execution_id, version_id, created_at }
@@ -299,7 +308,7 @@ fn reply(status: &Status, letters: &[Letter], answers: &HashMap<domain::Executio
     let mut by_gateway: BTreeMap<&ReplyTo, Vec<SubmissionReply>> = BTreeMap::new();
     for letter in letters {
         let Some(address) = &letter.delivery.reply_to else { continue };
-        let replies = letter.submissions.iter().filter_map(|submission| {
+        let replies = letter.submissions.iter().chain(&letter.stubs).filter_map(|submission| {
             let outcome = answers.get(&submission.execution_id)?.clone();
             Some(SubmissionReply { execution_id: submission.execution_id, outcome })
         });

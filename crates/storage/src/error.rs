@@ -53,13 +53,27 @@ impl From<DieselError> for StorageError {
     }
 }
 
+/// What Postgres says of values it cannot take (its classes 22 and 54).
+const POISONOUS: &[&str] = &[
+    "invalid byte sequence",
+    "unsupported Unicode",
+    "out of range",
+    "cannot be converted",
+    "invalid input syntax",
+    "value too long",
+    "string too long",
+    "malformed",
+    "index row size",
+    "index row requires",
+];
+
 /// diesel names neither deadlocks, time-outs nor a server that shuts down: only their text tells them.
 fn from_message(error: DieselError) -> StorageError {
     let text = error.to_string();
     let says = |needles: &[&str]| needles.iter().any(|needle| text.contains(needle));
     if says(&["deadlock detected", "could not serialize"]) {
         StorageError::Contended(error)
-    } else if says(&["invalid byte sequence", "unsupported Unicode", "out of range", "cannot be converted"]) {
+    } else if says(POISONOUS) {
         StorageError::Poison(error)
     } else if says(&[
         "terminating connection",

@@ -50,6 +50,8 @@ pub enum TakenIn {
     Redelivered {
         /// Where it is now.
         state: State,
+        /// Set when it was taken in as failed then.
+        rejected: Option<Failure>,
     },
     /// The same Idempotency-Key and body came before.
     Replayed {
@@ -85,6 +87,14 @@ struct StateRow {
     state: i16,
 }
 
+#[derive(QueryableByName)]
+struct RejectedRow {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = Jsonb)]
+    failure: serde_json::Value,
+}
+
 /// Takes a batch into the ledger, in one transaction. The answers are in the order of the batch.
 ///
 /// # Errors
@@ -113,6 +123,7 @@ async fn take_in_once(
     let mut inserted = insert(conn, batch, &open, &first_events, now).await?;
     inherit_units(conn, batch, &inserted).await?;
     let known = states(conn, batch, &open, &inserted).await?;
+    let rejections = rejections(conn, &known).await?;
     for at in open {
         let (Some(new), Some(answer)) = (batch.get(at), answers.get_mut(at)) else { continue };
         let id = new.submission.execution_id.uuid();
@@ -121,7 +132,11 @@ async fn take_in_once(
         *answer = Some(if inserted.remove(&id) {
             TakenIn::Inserted { state, events: first_events.remove(&id).into_iter().collect() }
         } else {
-            TakenIn::Redelivered { state: known.get(&id).copied().unwrap_or(state) }
+            let rejected = match known.get(&id) {
+                Some(_) => rejections.get(&id).cloned(),
+                None => new.rejected.clone(),
+            };
+            TakenIn::Redelivered { state: known.get(&id).copied().unwrap_or(state), rejected }
         });
     }
     Ok(answers.into_iter().map(|answer| answer.unwrap_or(TakenIn::Mismatch)).collect())
@@ -289,4 +304,26 @@ async fn states(
     }
     let rows = read_states(conn, ids).await?;
     rows.into_iter().map(|row| Ok((row.id, state_of(row.state)?))).collect()
+}
+
+/// Why those that failed without ever having started were refused.
+async fn rejections(
+    conn: &mut AsyncPgConnection,
+    known: &HashMap<Uuid, State>,
+) -> Result<HashMap<Uuid, Failure>, StorageError> {
+    let failed: Vec<Uuid> = known.iter().filter(|(_, state)| **state == State::Failed).map(|(id, _)| *id).collect();
+    if failed.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<RejectedRow> =
+        sql("SELECT e.id, r.failure FROM executions e JOIN execution_results r ON r.execution_id = e.id \
+                                      WHERE e.id = ANY(?) AND e.started_at IS NULL AND r.failure IS NOT NULL")
+        .bind::<Array<SqlUuid>, _>(failed)
+        .load(conn)
+        .await?;
+    let read = |row: RejectedRow| Ok((row.id, serde_json::from_value(row.failure)?));
+    rows.into_iter()
+        .map(read)
+        .collect::<Result<_, serde_json::Error>>()
+        .map_err(|error| StorageError::Corrupt(error.to_string()))
 }

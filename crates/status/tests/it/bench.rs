@@ -132,7 +132,11 @@ impl Bench {
     }
 
     pub async fn publish(&self, submissions: Vec<Submission>) {
-        let bytes = Envelope::new(Submissions { submissions }, None).to_bytes().unwrap();
+        self.send(Envelope::new(Submissions { submissions }, None).to_bytes().unwrap()).await;
+    }
+
+    /// A message as it is.
+    pub async fn send(&self, bytes: Vec<u8>) {
         let message = Message::persistent(bytes).reply_to(self.inbox.address().borrow().clone());
         self.broker.publish(Queue::Submissions, message, WITHIN).await.unwrap();
     }
@@ -274,7 +278,14 @@ impl Attempt {
 
     pub fn event(&mut self, body: EventBody) -> EventRecord {
         let sequence = self.last.next_in(self.epoch);
-        let event = Event { sequence, prev: self.last, execution_id: self.id, attempt: self.epoch, at: now(), body };
+        let event = Event {
+            sequence,
+            prev: self.last,
+            execution_id: self.id,
+            attempt: domain::attempt_of(self.epoch),
+            at: now(),
+            body,
+        };
         self.last = sequence;
         event.record().unwrap()
     }

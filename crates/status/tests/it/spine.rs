@@ -3,8 +3,10 @@
 use domain::{EventBody, State};
 use protocol::{
     Envelope,
+    operate::{STOP_PATH, Stop, Stopped},
+    read::Found,
     report::Standing,
-    submission::{Idempotency, SubmissionOutcome},
+    submission::{Idempotency, Submission, SubmissionOutcome},
 };
 
 use crate::bench::{Attempt, Bench, FakeExecutor, WITHIN};
@@ -89,6 +91,78 @@ async fn a_full_queue_rejects_with_its_code_and_keeps_a_row() {
     assert_eq!(bench.view(third).await.state, State::Failed);
     assert_eq!(bench.names(third).await, ["execution.failed"]);
     bench.all_is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_burns_no_idempotency_key_and_a_redelivery_of_the_rejected_one_is_rejected_again() {
+    let mut bench = Bench::start_with(Some(1)).await;
+    let keyed = || {
+        let idempotency = Idempotency { route: "execute/x".into(), key: "k".into(), body_hash: "h".into() };
+        Submission { idempotency: Some(idempotency), ..bench.submission() }
+    };
+    let (rejected, retry) = (keyed(), keyed());
+    let first = bench.submit().await;
+    bench.publish(vec![rejected.clone()]).await;
+    let full = bench.replies().await;
+    let stop = Stop { subject: bench.subject(first), force: false, wait_ms: 0 };
+    let stopped: Found<Stopped> = crate::bench::post(&bench.client, STOP_PATH, &stop).await.unwrap();
+
+    bench.publish(vec![rejected]).await;
+    let again = bench.replies().await;
+    bench.publish(vec![retry.clone()]).await;
+    let retried = bench.replies().await;
+
+    assert!(matches!(stopped, Found::Found(Stopped { terminal: true })));
+    for replies in [&full, &again] {
+        let SubmissionOutcome::Rejected { code, .. } = &replies[0].1 else { panic!("{replies:?}") };
+        assert_eq!(code.as_str(), "queue_full");
+    }
+    assert!(matches!(&retried[0].1, SubmissionOutcome::Accepted { .. }), "{retried:?}");
+    assert_eq!(bench.view(retry.execution_id).await.state, State::Queued);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submission_that_cannot_be_stored_is_a_failed_row_and_harms_no_neighbour() {
+    let mut bench = Bench::start().await;
+    let (good, mut bad) = (bench.submission(), bench.submission());
+    bad.labels.insert("k".into(), "a\u{0}b".into());
+
+    bench.publish(vec![good.clone(), bad.clone()]).await;
+    let replies = bench.replies().await;
+    bench.publish(vec![bad.clone()]).await;
+    let again = bench.replies().await;
+
+    assert!(matches!(&replies[0].1, SubmissionOutcome::Accepted { .. }), "{replies:?}");
+    for outcome in [&replies[1].1, &again[0].1] {
+        let SubmissionOutcome::Rejected { code, .. } = outcome else { panic!("{outcome:?}") };
+        assert_eq!(code.as_str(), "invalid_request");
+    }
+    let view = bench.view(bad.execution_id).await;
+    assert_eq!((view.state, view.failure.unwrap().code.as_str()), (State::Failed, "invalid_request"));
+    assert_eq!(bench.names(bad.execution_id).await, ["execution.failed"]);
+    assert_eq!(bench.view(good.execution_id).await.state, State::Queued);
+    bench.all_is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_that_cannot_be_read_are_told_from_those_beside_them() {
+    use broker::Broker as _;
+    let mut bench = Bench::start().await;
+    let (good, strange) = (bench.submission(), bench.submission());
+    let mut newer = serde_json::to_value(&strange).unwrap();
+    newer["priority"] = serde_json::json!("as soon as possible");
+    let entries = serde_json::json!({ "submissions": [newer, {"nothing": "known"}, good] });
+
+    bench.send(Envelope::new(entries, None).to_bytes().unwrap()).await;
+    let replies: std::collections::HashMap<_, _> = bench.replies().await.into_iter().collect();
+
+    assert!(matches!(&replies[&good.execution_id], SubmissionOutcome::Accepted { .. }), "{replies:?}");
+    assert!(matches!(&replies[&strange.execution_id], SubmissionOutcome::Rejected { .. }), "{replies:?}");
+    assert_eq!(bench.view(strange.execution_id).await.state, State::Failed);
+    let mut dead = bench.broker.consume(broker::Queue::Dead, 8);
+    let letter = tokio::time::timeout(WITHIN, dead.next()).await.unwrap().unwrap();
+    assert_eq!(&letter.body[..], br#"{"nothing":"known"}"#);
+    letter.ack();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use diesel::{
     QueryableByName,
-    sql_types::{Array, Nullable, Text, Timestamptz, Uuid as SqlUuid},
+    sql_types::{Array, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid},
 };
 use diesel_async::AsyncPgConnection;
 use domain::{ExecutionId, VersionId};
@@ -33,13 +33,15 @@ struct KeyRow {
     created_at: Option<DateTime<Utc>>,
 }
 
-/// Enters the batch's idempotency keys; who finds theirs taken is answered from what is stored.
+/// Enters the batch's idempotency keys; who finds theirs taken is answered from what is stored. A rejected submission leaves
+/// no key, now or when its message comes again: the client's retry is a new submission.
 pub(super) async fn replay_known_keys(
     conn: &mut AsyncPgConnection,
     batch: &[NewExecution<'_>],
     answers: &mut [Option<TakenIn>],
 ) -> Result<(), StorageError> {
     let (mut users, mut routes, mut keys, mut hashes, mut ids) = (vec![], vec![], vec![], vec![], vec![]);
+    let mut rejected = Vec::new();
     for (new, _) in batch.iter().zip(&*answers).filter(|(_, answer)| answer.is_none()) {
         if let Some(idempotency) = &new.submission.idempotency {
             users.push(new.submission.user_id.uuid());
@@ -47,18 +49,23 @@ pub(super) async fn replay_known_keys(
             keys.push(idempotency.key.clone());
             hashes.push(idempotency.body_hash.clone());
             ids.push(new.submission.execution_id.uuid());
+            rejected.push(new.rejected.is_some());
         }
     }
     if ids.is_empty() {
         return Ok(());
     }
     sql("INSERT INTO idempotency_keys (user_id, route, key, body_hash, execution_id) \
-         SELECT * FROM unnest(?::uuid[], ?::text[], ?::text[], ?::text[], ?::uuid[]) ON CONFLICT DO NOTHING")
+         SELECT user_id, route, key, body_hash, execution_id \
+         FROM unnest(?::uuid[], ?::text[], ?::text[], ?::text[], ?::uuid[], ?::boolean[]) \
+         AS n(user_id, route, key, body_hash, execution_id, rejected) \
+         WHERE NOT rejected AND NOT EXISTS (SELECT FROM executions e WHERE e.id = n.execution_id) ON CONFLICT DO NOTHING")
     .bind::<Array<SqlUuid>, _>(users.clone())
     .bind::<Array<Text>, _>(routes.clone())
     .bind::<Array<Text>, _>(keys.clone())
     .bind::<Array<Text>, _>(hashes)
     .bind::<Array<SqlUuid>, _>(ids)
+    .bind::<Array<Bool>, _>(rejected)
     .execute(conn)
     .await?;
     let rows: Vec<KeyRow> =

@@ -40,8 +40,8 @@ async fn a_redelivered_batch_changes_nothing() {
 
     let again = ledger.take_in(&batch).await.unwrap();
 
-    assert!(matches!(&again[0], TakenIn::Redelivered { state: State::Processing }), "{again:?}");
-    assert!(matches!(&again[1], TakenIn::Redelivered { state: State::Queued }), "{again:?}");
+    assert!(matches!(&again[0], TakenIn::Redelivered { state: State::Processing, rejected: None }), "{again:?}");
+    assert!(matches!(&again[1], TakenIn::Redelivered { state: State::Queued, rejected: None }), "{again:?}");
     assert_eq!(ledger.names(batch[0].execution_id).await, ["execution.queued", "execution.started"]);
 }
 
@@ -53,7 +53,7 @@ async fn the_same_submission_twice_in_one_batch_is_one_execution() {
     let taken = ledger.take_in(&[submission.clone(), submission.clone()]).await.unwrap();
 
     assert!(matches!(&taken[0], TakenIn::Inserted { .. }), "{taken:?}");
-    assert!(matches!(&taken[1], TakenIn::Redelivered { state: State::Queued }), "{taken:?}");
+    assert!(matches!(&taken[1], TakenIn::Redelivered { state: State::Queued, rejected: None }), "{taken:?}");
     ledger.audit(submission.execution_id).await;
 }
 
@@ -118,6 +118,40 @@ async fn a_rejected_submission_is_in_the_ledger_as_failed() {
     assert_eq!(ledger.view(submission.execution_id).await.failure, Some(failure));
     assert_eq!(ledger.names(submission.execution_id).await, ["execution.failed"]);
     ledger.audit(submission.execution_id).await;
+}
+
+#[tokio::test]
+async fn a_rejected_submission_uses_no_key_up_not_even_when_its_message_comes_twice() {
+    let ledger = Ledger::start().await;
+    let (full, retry, later) = (with_key(&ledger, "k", "b"), with_key(&ledger, "k", "b"), with_key(&ledger, "k", "b"));
+    let failure = Failure::new(FailureCode::QueueFull, "too many");
+    let mut rejected = fresh(&full);
+    rejected.rejected = Some(failure.clone());
+    storage::intake::take_in(&mut *ledger.conn().await, ledger.term, &[rejected], now()).await.unwrap();
+
+    let again = ledger.take_in(std::slice::from_ref(&full)).await.unwrap();
+    let retried = ledger.take_in(std::slice::from_ref(&retry)).await.unwrap();
+    let mut third = fresh(&later);
+    third.rejected = Some(failure.clone());
+    let known = storage::intake::take_in(&mut *ledger.conn().await, ledger.term, &[third], now()).await.unwrap();
+
+    let TakenIn::Redelivered { state: State::Failed, rejected } = &again[0] else { panic!("{again:?}") };
+    assert_eq!(rejected.as_ref(), Some(&failure));
+    assert!(matches!(&retried[..], [TakenIn::Inserted { state: State::Queued, .. }]), "{retried:?}");
+    assert!(matches!(&known[0], TakenIn::Replayed { execution_id, .. } if *execution_id == retry.execution_id));
+}
+
+#[tokio::test]
+async fn one_that_ran_and_failed_was_not_rejected() {
+    let ledger = Ledger::start().await;
+    let submission = ledger.submission();
+    ledger.take_in(std::slice::from_ref(&submission)).await.unwrap();
+    let attempt = ledger.attempt(submission.execution_id).await;
+    ledger.report(attempt.executor, attempt.failed()).await;
+
+    let again = ledger.take_in(&[submission]).await.unwrap();
+
+    assert!(matches!(&again[0], TakenIn::Redelivered { state: State::Failed, rejected: None }), "{again:?}");
 }
 
 #[tokio::test]
