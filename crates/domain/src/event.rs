@@ -4,35 +4,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::{execution::WaitingReason, failure::Failure, ids::ExecutionId};
-
-/// The number of an event: `epoch << 32 | n`, n from 1 in every epoch. 0 is before the first event.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Sequence(pub i64);
-
-impl Sequence {
-    /// Before the first event.
-    pub const START: Self = Self(0);
-
-    /// The `n`th event of `epoch`.
-    #[must_use]
-    pub const fn new(epoch: i32, n: u32) -> Self {
-        Self(((epoch as i64) << 32) | n as i64)
-    }
-
-    /// The epoch whose holder wrote the event.
-    #[must_use]
-    pub const fn epoch(self) -> i32 {
-        (self.0 >> 32) as i32
-    }
-
-    /// The number of the event that `epoch`'s holder writes after this one.
-    #[must_use]
-    pub const fn next_in(self, epoch: i32) -> Self {
-        if self.epoch() == epoch { Self(self.0 + 1) } else { Self::new(epoch, 1) }
-    }
-}
+use crate::{execution::WaitingReason, failure::Failure, ids::ExecutionId, sequence::Sequence};
 
 /// What an event says. The name is the SSE event name, the fields are part of its data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -128,7 +100,7 @@ pub enum EventBody {
         /// Why.
         reason: WaitingReason,
         /// When it wakes by itself.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "optional_milliseconds")]
         until: Option<DateTime<Utc>>,
     },
     /// A stop was asked for.
@@ -226,6 +198,14 @@ fn milliseconds<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::O
     serializer.serialize_str(&at.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
+#[expect(clippy::ref_option, reason = "what serde passes")]
+fn optional_milliseconds<S: Serializer>(at: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => milliseconds(at, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 /// One entry of the log with everything its SSE data shows. The data is `{name, sequence, prev, executionId, attempt, at, ..}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -236,7 +216,7 @@ pub struct Event {
     pub prev: Sequence,
     /// Whose log it is in.
     pub execution_id: ExecutionId,
-    /// The epoch of the attempt it belongs to; 0 while never started.
+    /// The latest attempt so far, from 1; 0 while never started.
     pub attempt: i32,
     /// When it happened.
     #[serde(serialize_with = "milliseconds")]
@@ -300,11 +280,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sequence_starts_at_one_in_every_epoch() {
-        assert_eq!(Sequence::START.next_in(0), Sequence(1));
-        assert_eq!(Sequence(1).next_in(0), Sequence(2));
-        assert_eq!(Sequence(7).next_in(3), Sequence::new(3, 1));
-        assert_eq!(Sequence::new(3, 1).epoch(), 3);
+    fn every_instant_of_an_event_is_in_milliseconds() {
+        let instant = DateTime::from_timestamp_nanos(1_790_000_000_123_456_789);
+        let event = Event {
+            sequence: Sequence(1),
+            prev: Sequence(0),
+            execution_id: ExecutionId::generate(),
+            attempt: 1,
+            at: instant,
+            body: EventBody::Waiting { reason: WaitingReason::Provider, until: Some(instant) },
+        };
+
+        let data: serde_json::Value = serde_json::from_str(event.record().unwrap().data.get()).unwrap();
+
+        assert_eq!(data["until"], data["at"]);
+        assert_eq!(data["until"], "2026-09-21T14:13:20.123Z");
     }
 
     #[test]

@@ -10,14 +10,16 @@ pub mod ids;
 pub mod key;
 pub mod priority;
 pub mod schema;
+pub mod sequence;
 pub mod template;
 pub mod unit;
 pub mod usage;
 
-pub use event::{Event, EventBody, EventRecord, Sequence};
+pub use event::{Event, EventBody, EventRecord};
 pub use execution::{Change, IllegalTransition, State, WaitingReason};
 pub use failure::{Failure, FailureCode};
 pub use ids::*;
 pub use priority::Priority;
+pub use sequence::{Sequence, attempt_of};
 pub use unit::UnitKey;
 pub use usage::{Usage, UsageSource};

@@ -50,7 +50,7 @@ pub struct ClaimResponse {
 pub struct Grant {
     /// Which execution.
     pub execution_id: ExecutionId,
-    /// The fencing number of this attempt.
+    /// The fencing number of this attempt: odd, because status's own are even (`domain::attempt_of`).
     pub epoch: i32,
     /// The last event before this attempt.
     pub last_sequence: Sequence,
@@ -71,6 +71,15 @@ pub struct Grant {
     /// Units without an end which have text in the log: starting one of them writes `output.reset {offset: 0}` first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub open: Vec<UnitKey>,
+    /// Input tokens of earlier attempts: totals go on from here.
+    #[serde(default)]
+    pub input_tokens: i64,
+    /// Output tokens of earlier attempts.
+    #[serde(default)]
+    pub output_tokens: i64,
+    /// When its last unit was finished, or else when its first attempt began: patience with a provider counts from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress_at: Option<DateTime<Utc>>,
     /// The submitter's `traceparent`, which the run's span links.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,

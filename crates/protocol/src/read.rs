@@ -83,7 +83,7 @@ pub struct ExecutionView {
     pub user_engine_id: Option<UserEngineId>,
     /// The version it runs.
     pub version_id: VersionId,
-    /// The fencing number: 0 while never started.
+    /// The latest attempt, from 1; 0 while never started.
     pub attempt: i32,
     /// How far it is.
     pub progress: Progress,
@@ -188,10 +188,11 @@ pub struct ListExecutions {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExecutionPage {
-    /// At most `limit`; without `result`.
+    /// At most `limit`; without `result`. May be fewer, even none, when the filter matches rarely.
     pub executions: Vec<ExecutionView>,
-    /// Whether there are more.
-    pub more: bool,
+    /// Where the next page begins (`after`), if there may be one.
+    #[serde(default)]
+    pub next: Option<(DateTime<Utc>, ExecutionId)>,
 }
 
 /// Events of one execution after a sequence.

@@ -43,7 +43,7 @@ impl RetryPolicy {
     /// Decides after call number `attempt` (from 0) failed with `error`. `jitter` is uniform in 0..1.
     ///
     /// A hint of the provider is obeyed as it is, never shortened. A parked call does not count against `attempts`
-    /// here: whoever parks bounds the patience by the deadline of the execution.
+    /// here: whoever parks bounds the patience, by the execution's deadline and by the time since its last finished unit.
     #[must_use]
     pub fn decide(&self, attempt: u32, error: &ProviderError, jitter: f64) -> Retry {
         if !error.retryable() {

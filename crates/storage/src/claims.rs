@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use diesel::{
     QueryableByName,
-    sql_types::{Array, Bool, Integer, Nullable, Text, Uuid as SqlUuid},
+    sql_types::{Array, Bool, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid},
 };
 use diesel_async::AsyncPgConnection;
 use domain::{Change, EngineId, ExecutionId, ExecutorId, State, UnitKey, UserId, VersionId};
@@ -41,6 +41,15 @@ struct UnitRow {
     unit: i32,
     #[diesel(sql_type = Bool)]
     complete: bool,
+    #[diesel(sql_type = Timestamptz)]
+    finished_at: DateTime<Utc>,
+}
+
+/// What the ledger keeps of one execution's units.
+#[derive(Default)]
+struct KnownUnits {
+    complete: Vec<UnitKey>,
+    finished_at: Option<DateTime<Utc>>,
 }
 
 /// Grants what is queued, and again what this very claim was granted before. The answers are in the order of the claims;
@@ -95,7 +104,7 @@ fn grant(entry: &mut Entry, executor: ExecutorId, claim: Uuid, now: DateTime<Utc
     if early || entry.state != State::Queued || entry.change(Change::Claim, now).is_err() {
         return false;
     }
-    entry.take_epoch();
+    entry.hand_over();
     entry.executor_id = Some(executor.uuid());
     entry.claim_id = Some(claim);
     entry.eligible_at = None;
@@ -104,14 +113,8 @@ fn grant(entry: &mut Entry, executor: ExecutorId, claim: Uuid, now: DateTime<Utc
     true
 }
 
-fn answer(
-    entry: &Entry,
-    detail: DetailRow,
-    units: Vec<(UnitKey, bool)>,
-    shown: &OpenUnits,
-) -> Result<Grant, StorageError> {
-    let complete = |key: &UnitKey| units.iter().any(|(known, complete)| *complete && known == key);
-    let mut open: Vec<UnitKey> = shown.keys().filter(|key| !complete(key)).cloned().collect();
+fn answer(entry: &Entry, detail: DetailRow, units: KnownUnits, shown: &OpenUnits) -> Result<Grant, StorageError> {
+    let mut open: Vec<UnitKey> = shown.keys().filter(|key| !units.complete.contains(key)).cloned().collect();
     open.sort();
     Ok(Grant {
         execution_id: entry.id,
@@ -122,8 +125,12 @@ fn answer(
         version_id: VersionId::from_uuid(entry.version_id),
         input: RawValue::from_string(detail.input).map_err(|error| StorageError::Corrupt(error.to_string()))?,
         deadline_at: entry.deadline_at,
-        finished: units.iter().filter(|(_, complete)| *complete).map(|(key, _)| key.clone()).collect(),
+        // Inherited units were finished before this execution began.
+        progress_at: units.finished_at.max(entry.started_at),
+        finished: units.complete,
         open,
+        input_tokens: entry.input_tokens,
+        output_tokens: entry.output_tokens,
         traceparent: detail.traceparent,
     })
 }
@@ -137,15 +144,18 @@ async fn details(conn: &AsyncPgConnection, ids: Vec<Uuid>) -> Result<HashMap<Uui
     Ok(rows.into_iter().map(|row| (row.execution_id, row)).collect())
 }
 
-async fn units(conn: &AsyncPgConnection, ids: Vec<Uuid>) -> Result<HashMap<Uuid, Vec<(UnitKey, bool)>>, StorageError> {
-    let rows: Vec<UnitRow> = sql("SELECT execution_id, node, unit, complete FROM units WHERE execution_id = ANY(?) \
+async fn units(conn: &AsyncPgConnection, ids: Vec<Uuid>) -> Result<HashMap<Uuid, KnownUnits>, StorageError> {
+    let rows: Vec<UnitRow> =
+        sql("SELECT execution_id, node, unit, complete, finished_at FROM units WHERE execution_id = ANY(?) \
                                   ORDER BY execution_id, node, unit")
-    .bind::<Array<SqlUuid>, _>(ids)
-    .load(conn)
-    .await?;
-    let mut found: HashMap<Uuid, Vec<(UnitKey, bool)>> = HashMap::new();
-    for row in rows {
-        found.entry(row.execution_id).or_default().push((UnitKey { node: row.node, unit: row.unit }, row.complete));
+        .bind::<Array<SqlUuid>, _>(ids)
+        .load(conn)
+        .await?;
+    let mut found: HashMap<Uuid, KnownUnits> = HashMap::new();
+    for row in rows.into_iter().filter(|row| row.complete) {
+        let known = found.entry(row.execution_id).or_default();
+        known.complete.push(UnitKey { node: row.node, unit: row.unit });
+        known.finished_at = known.finished_at.max(Some(row.finished_at));
     }
     Ok(found)
 }

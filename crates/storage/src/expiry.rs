@@ -141,7 +141,6 @@ async fn wake_once(
     for entry in &mut entries {
         let state =
             entry.change(Change::Wake, now).map_err(|error| StorageError::Corrupt(format!("{}: {error}", entry.id)))?;
-        entry.take_epoch();
         entry.eligible_at = None;
         entry.write(EventBody::Queued { reason: Some("woken".to_owned()) }, now)?;
         moved.push(Moved { execution_id: entry.id, state, fenced: None, appended: entry.events.clone() });

@@ -1,5 +1,7 @@
 //! What is kept of an attempt that ended without a report: the text it had shown, and the tokens that were paid for it.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use diesel::{
     QueryableByName,
@@ -24,6 +26,14 @@ struct LostRow {
     execution_id: Uuid,
     #[diesel(sql_type = Nullable<BigInt>)]
     output_tokens: Option<i64>,
+}
+
+#[derive(QueryableByName)]
+struct FlowRow {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = Text)]
+    flow: String,
 }
 
 /// One unit without an end that has text in the log.
@@ -55,7 +65,8 @@ pub(crate) async fn keep_what_was_shown(
     if kept.is_empty() {
         return Ok(());
     }
-    let lost: Vec<LostRow> = keep(&kept, now).load(conn).await?;
+    let models = models(conn, entries, &kept).await?;
+    let lost: Vec<LostRow> = keep(&kept, &models, now).load(conn).await?;
     for row in lost {
         let entry = entries.iter_mut().find(|entry| entry.id.uuid() == row.execution_id);
         if let Some(entry) = entry {
@@ -66,14 +77,39 @@ pub(crate) async fn keep_what_was_shown(
     Ok(())
 }
 
+/// The model of each kept unit's node, as its flow names it; `unknown` where that cannot be told.
+async fn models(conn: &AsyncPgConnection, entries: &[Entry], kept: &[Kept]) -> Result<Vec<String>, StorageError> {
+    let versions: HashMap<ExecutionId, Uuid> = entries.iter().map(|entry| (entry.id, entry.version_id)).collect();
+    let mut wanted: Vec<Uuid> =
+        kept.iter().filter(|one| one.lost).filter_map(|one| versions.get(&one.execution_id).copied()).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let rows: Vec<FlowRow> = if wanted.is_empty() {
+        Vec::new()
+    } else {
+        sql("SELECT id, flow FROM engine_versions WHERE id = ANY(?)")
+            .bind::<Array<SqlUuid>, _>(wanted)
+            .load(conn)
+            .await?
+    };
+    // What cannot be read is no reason to leave an execution with its lost executor.
+    let flows: HashMap<Uuid, serde_json::Value> =
+        rows.into_iter().filter_map(|row| Some((row.id, serde_json::from_str(&row.flow).ok()?))).collect();
+    let model = |one: &Kept| {
+        let flow = flows.get(versions.get(&one.execution_id)?)?;
+        domain::flow::model_of(flow, &one.key.node).map(str::to_owned)
+    };
+    Ok(kept.iter().map(|one| model(one).unwrap_or_else(|| "unknown".to_owned())).collect())
+}
+
 /// What is complete stays as it is, and what the executor itself kept is better than what we rebuild. A call that ended well has
 /// its row already.
-fn keep(kept: &[Kept], now: DateTime<Utc>) -> Sql {
+fn keep(kept: &[Kept], models: &[String], now: DateTime<Utc>) -> Sql {
     fn column<T>(kept: &[Kept], value: impl Fn(&Kept) -> T) -> Vec<T> {
         kept.iter().map(value).collect()
     }
-    sql("WITH n AS (SELECT * FROM unnest(?::uuid[], ?::integer[], ?::text[], ?::integer[], ?::text[], ?::uuid[], ?::bigint[]) \
-         AS n(execution_id, epoch, node, unit, output, call_id, tokens)), \
+    sql("WITH n AS (SELECT * FROM unnest(?::uuid[], ?::integer[], ?::text[], ?::integer[], ?::text[], ?::uuid[], ?::bigint[], ?::text[]) \
+         AS n(execution_id, epoch, node, unit, output, call_id, tokens, model)), \
          o AS (SELECT n.* FROM n LEFT JOIN units u USING (execution_id, node, unit) WHERE u.complete IS NOT TRUE), \
          k AS (INSERT INTO units (execution_id, node, unit, epoch, complete, output) \
          SELECT execution_id, node, unit, epoch, false, output FROM o \
@@ -81,7 +117,7 @@ fn keep(kept: &[Kept], now: DateTime<Utc>) -> Sql {
          WHERE NOT units.complete AND units.epoch < excluded.epoch) \
          INSERT INTO usage_calls (call_id, execution_id, epoch, node, unit, user_id, engine_id, version_id, model, source, outcome, \
          output_tokens, started_at, ended_at) SELECT o.call_id, e.id, o.epoch, o.node, o.unit, e.user_id, e.engine_id, e.version_id, \
-         'unknown', ?, ?, o.tokens, ?::timestamptz, ?::timestamptz FROM o JOIN executions e ON e.id = o.execution_id \
+         o.model, ?, ?, o.tokens, ?::timestamptz, ?::timestamptz FROM o JOIN executions e ON e.id = o.execution_id \
          WHERE o.tokens IS NOT NULL AND NOT EXISTS (SELECT FROM usage_calls c WHERE c.execution_id = o.execution_id \
          AND c.epoch = o.epoch AND c.node = o.node AND c.unit = o.unit AND c.outcome = ?) \
          ON CONFLICT DO NOTHING RETURNING execution_id, output_tokens")
@@ -92,6 +128,7 @@ fn keep(kept: &[Kept], now: DateTime<Utc>) -> Sql {
     .bind::<Array<Text>, _>(column(kept, |one| serde_json::Value::String(one.shown.text.clone()).to_string()))
     .bind::<Array<SqlUuid>, _>(column(kept, lost_call))
     .bind::<Array<Nullable<BigInt>>, _>(column(kept, |one| one.lost.then(|| estimate(&one.shown.text))))
+    .bind::<Array<Text>, _>(models.to_vec())
     .bind::<SmallInt, _>(UsageSource::Lost as i16)
     .bind::<SmallInt, _>(CallOutcome::Aborted as i16)
     .bind::<Timestamptz, _>(now)

@@ -9,7 +9,9 @@ use diesel::{
     sql_types::{Array, BigInt, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
 };
 use diesel_async::AsyncPgConnection;
-use domain::{Change, Event, EventBody, EventRecord, ExecutionId, IllegalTransition, Sequence, State, WaitingReason};
+use domain::{
+    Change, Event, EventBody, EventRecord, ExecutionId, IllegalTransition, Sequence, State, WaitingReason, attempt_of,
+};
 use protocol::report::Progress;
 use uuid::Uuid;
 
@@ -208,9 +210,15 @@ impl Entry {
         Ok(self.state)
     }
 
-    /// Makes status the writer of this execution: whoever wrote before is fenced.
+    /// Makes an executor the writer: its epochs are odd, so that attempts can be counted.
+    pub(crate) const fn hand_over(&mut self) {
+        self.epoch += 1 + self.epoch % 2;
+        self.dirty = true;
+    }
+
+    /// Makes status the writer, if it is not: the executor that held it is fenced. Its epochs are even.
     pub(crate) const fn take_epoch(&mut self) {
-        self.epoch += 1;
+        self.epoch += self.epoch % 2;
         self.dirty = true;
     }
 
@@ -220,7 +228,7 @@ impl Entry {
             sequence: self.last_sequence.next_in(self.epoch),
             prev: self.last_sequence,
             execution_id: self.id,
-            attempt: self.epoch,
+            attempt: attempt_of(self.epoch),
             at,
             body,
         };

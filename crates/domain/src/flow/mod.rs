@@ -71,6 +71,14 @@ pub fn models(flow: &Flow) -> Vec<(String, String)> {
     models
 }
 
+/// The model of one node: its own, or the flow's default. Reads any document, also one that is not valid any more.
+#[must_use]
+pub fn model_of<'a>(document: &'a Value, node: &str) -> Option<&'a str> {
+    let nodes = document.get("nodes").and_then(Value::as_array)?;
+    let node = nodes.iter().find(|one| one.get("id").and_then(Value::as_str) == Some(node))?;
+    node.get("model").or_else(|| document.pointer("/defaults/model")).and_then(Value::as_str)
+}
+
 /// The same document with another model for every call: as the default, and instead of every node's own.
 #[must_use]
 pub fn with_default_model(document: &Value, model: &str) -> Value {

@@ -67,6 +67,7 @@ pub(crate) async fn hold(
 /// Runs it and reports its finish; returns how it ended, for the metrics.
 async fn report(executor: &Arc<Executor>, grant: Grant, line: &Arc<Line>, halt: &Arc<Halt>) -> &'static str {
     line.event(EventBody::Started);
+    let before = grant.input_tokens.saturating_add(grant.output_tokens);
     let (finish, name, progress) = match begin(executor, grant, line, halt).await {
         Ok(attempt) => {
             let end = attempt.run().await;
@@ -75,7 +76,7 @@ async fn report(executor: &Arc<Executor>, grant: Grant, line: &Arc<Line>, halt: 
             (finish, name, Some(progress))
         }
         Err(Begun::Halted) => {
-            let (finish, name) = halted(halt, 0, None);
+            let (finish, name) = halted(halt, before, None);
             (finish, name, None)
         }
         Err(Begun::Failed(failure)) => (Some(Finish::Failed { failure }), "failed", None),

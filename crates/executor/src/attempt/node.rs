@@ -63,13 +63,14 @@ impl Attempt {
         self.begin_node(id, 1);
         let key = UnitKey::node(id);
         let parse = |text: &str| self.flow.parse_output(node, text);
-        let ask = Ask { key: &key, call, prompt, parse: &parse, title: None };
+        let ask = Ask { key: &key, call, prompt, parse: &parse };
         let Answer { output, .. } = self.ask(ask).await?;
         let raw = match &output {
             NodeOutput::Text(text) => raw(text)?,
             NodeOutput::Json(value) => raw(value)?,
             NodeOutput::Chapters(chapters) => raw(chapters)?,
         };
+        self.progressed();
         self.tally.unit_done(words_of(&output));
         self.tally.node_done(id);
         self.context.set_output(node, output);
@@ -169,8 +170,9 @@ impl Attempt {
         let title = plan.items.get(index).map(|item| item.title.clone()).unwrap_or_default();
         let key = UnitKey::item(id, i32::try_from(index).unwrap_or(i32::MAX));
         let parse = |text: &str| Ok(NodeOutput::Text(text.to_owned()));
-        let ask = Ask { key: &key, call, prompt, parse: &parse, title: Some(&title) };
+        let ask = Ask { key: &key, call, prompt, parse: &parse };
         let Answer { text, .. } = self.ask(ask).await?;
+        self.progressed();
         self.tally.unit_done(words(&text));
         let chapter = Chapter { title, text };
         let unit = UnitReport { key: key.clone(), output: raw(&chapter)?, complete: true };

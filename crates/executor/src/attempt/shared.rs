@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use domain::{
     Failure, FailureCode, UnitKey,
     flow::{CompiledFlow, RunContext},
@@ -26,6 +27,9 @@ use crate::{
 
 /// How many model calls one attempt may make for different units.
 const MAX_UNITS: u32 = 10_000;
+
+/// How long an execution waits for providers without finishing a unit, all attempts and parkings together.
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// Why a unit or a node has no output.
 #[derive(Debug)]
@@ -62,6 +66,8 @@ pub(super) struct Attempt {
     open: Mutex<HashSet<UnitKey>>,
     failing: AtomicBool,
     units_begun: AtomicU32,
+    /// When the last unit was finished, by whichever attempt.
+    progress_at: Mutex<DateTime<Utc>>,
 }
 
 impl Attempt {
@@ -78,7 +84,8 @@ impl Attempt {
         let input: serde_json::Value = serde_json::from_str(grant.input.get())
             .map_err(|error| internal("the execution's input cannot be read", &error.to_string()))?;
         let context = flow.context(&input);
-        let tally = Tally::new(&flow);
+        let tally = Tally::new(&flow, &grant);
+        let progress_at = Mutex::new(grant.progress_at.unwrap_or_else(|| executor.clock.now()));
         let open = Mutex::new(grant.open.iter().cloned().collect());
         Ok(Self {
             executor,
@@ -93,6 +100,7 @@ impl Attempt {
             open,
             failing: AtomicBool::new(false),
             units_begun: AtomicU32::new(0),
+            progress_at,
         })
     }
 
@@ -112,6 +120,17 @@ impl Attempt {
     /// The text of the unit in the log belongs to an earlier attempt: true once.
     pub(super) fn begins_anew(&self, key: &UnitKey) -> bool {
         !self.grant.open.is_empty() && self.open.lock().remove(key)
+    }
+
+    /// A unit is finished: patience with providers begins anew.
+    pub(super) fn progressed(&self) {
+        *self.progress_at.lock() = self.executor.clock.now();
+    }
+
+    /// Whether the execution may wait so long for a provider: at most [`PATIENCE`] since its last finished unit.
+    pub(super) fn has_patience(&self, wait: Duration) -> bool {
+        let waited = (self.executor.clock.now() - *self.progress_at.lock()).to_std().unwrap_or_default();
+        waited.saturating_add(wait) <= PATIENCE
     }
 
     /// From now on no new unit starts; those that run may end.

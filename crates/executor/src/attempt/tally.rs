@@ -1,9 +1,9 @@
-//! Counts what one attempt did: nodes, units, words, tokens, and when its last provider connection was closed.
+//! Counts nodes, units, words and tokens of the whole execution, and notes when its last provider connection was closed.
 
 use chrono::{DateTime, Utc};
 use domain::flow::{CompiledFlow, Work};
 use parking_lot::Mutex;
-use protocol::report::Progress;
+use protocol::{claim::Grant, report::Progress};
 
 /// The counters of an attempt.
 pub(super) struct Tally {
@@ -22,14 +22,16 @@ struct State {
 
 impl Tally {
     /// The input node is no work: it counts nowhere. A loop counts one unit until its list is known.
-    pub(super) fn new(flow: &CompiledFlow) -> Self {
+    /// Tokens go on from those of earlier attempts; nodes and units are counted again as the graph passes them.
+    pub(super) fn new(flow: &CompiledFlow, grant: &Grant) -> Self {
         let count = |matches: fn(&Work) -> bool| {
             u32::try_from(flow.nodes().iter().filter(|node| matches(&node.work)).count()).unwrap_or(u32::MAX)
         };
         let nodes_total = count(|work| !matches!(work, Work::Input));
         let units_total = count(|work| matches!(work, Work::Generate(_) | Work::Chapters { .. }));
         let progress = Progress { nodes_total, units_total, ..Progress::default() };
-        Self { state: Mutex::new(State { progress, ..State::default() }) }
+        let (input, output) = (grant.input_tokens, grant.output_tokens);
+        Self { state: Mutex::new(State { progress, input, output, ..State::default() }) }
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -59,7 +61,7 @@ impl Tally {
         progress.words += words;
     }
 
-    /// A call is over and counted; returns input and output tokens of the attempt so far.
+    /// A call is over and counted; returns input and output tokens of the execution so far.
     pub(super) fn called(&self, input: i64, output: i64, closed: DateTime<Utc>) -> (i64, i64) {
         let mut state = self.state.lock();
         state.input = state.input.saturating_add(input);

@@ -28,8 +28,6 @@ pub(super) struct Ask<'a> {
     pub(super) prompt: Prompt,
     /// Reads the answer.
     pub(super) parse: &'a (dyn Fn(&str) -> Result<NodeOutput, Vec<SchemaProblem>> + Send + Sync),
-    /// Of an item of a loop.
-    pub(super) title: Option<&'a str>,
 }
 
 /// What a unit gets.
@@ -117,6 +115,10 @@ impl Attempt {
                 self.keep(ask, text);
                 return Err(Broken::Failed(refused(error)));
             }
+            Retry::Park(wait) if !self.has_patience(wait) => {
+                self.keep(ask, text);
+                return Err(Broken::Failed(refused(error)));
+            }
             Retry::After(wait) | Retry::Park(wait) => wait,
         };
         self.retrying(ask, error.user_code(), wait, text);
@@ -144,16 +146,12 @@ impl Attempt {
         }
     }
 
-    /// Keeps the text of a unit that has no end.
+    /// Keeps the text of a unit that has no end: the bare text, of a chapter too, as status does after a loss.
     fn keep(&self, ask: &Ask<'_>, text: &str) {
         if text.is_empty() {
             return;
         }
-        let output = match ask.title {
-            Some(title) => raw(&serde_json::json!({"title": title, "text": text})),
-            None => raw(text),
-        };
-        if let Ok(output) = output {
+        if let Ok(output) = raw(text) {
             self.line.unit(UnitReport { key: ask.key.clone(), output, complete: false }, [], None);
         }
     }

@@ -114,7 +114,8 @@ impl Book {
             return;
         }
         let sequence = self.last.next_in(self.epoch);
-        let event = Event { sequence, prev: self.last, execution_id: self.execution_id, attempt: self.epoch, at, body };
+        let attempt = domain::attempt_of(self.epoch);
+        let event = Event { sequence, prev: self.last, execution_id: self.execution_id, attempt, at, body };
         match event.record() {
             Ok(record) => {
                 self.last = sequence;

@@ -48,6 +48,39 @@ async fn a_provider_that_wants_an_hour_parks_the_execution() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn patience_with_a_provider_ends_a_day_after_the_last_finished_unit() {
+    let world = World::new().await;
+    let _worker = world.worker();
+    let stalled = service::SystemClock.now() - TimeDelta::minutes(23 * 60 + 30);
+
+    let id = world.status.ledger(|ledger| {
+        let id = ledger.submit(&flows::steps(&["sim/fault-F24"]), &flows::input(), None);
+        ledger.rows.get_mut(&id).unwrap().progress_at = Some(stalled);
+        id
+    });
+    world.offer(&[id]);
+
+    assert_eq!(code(&world.finish(id).await), Some(FailureCode::ProviderBusy));
+    assert!(world.row(id, |row| row.left.is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finished_unit_renews_the_patience() {
+    let world = World::new().await;
+    let _worker = world.worker();
+    let stalled = service::SystemClock.now() - TimeDelta::days(2);
+
+    let id = world.status.ledger(|ledger| {
+        let id = ledger.submit(&flows::steps(&["sim/instant", "sim/fault-F24"]), &flows::input(), None);
+        ledger.rows.get_mut(&id).unwrap().progress_at = Some(stalled);
+        id
+    });
+    world.offer(&[id]);
+
+    world.until("the parking", id, |row| !row.left.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_waits_in_place_while_another_node_works_and_parks_afterwards() {
     let world = World::new().await;
     let _worker = world.worker();

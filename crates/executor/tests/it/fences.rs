@@ -33,6 +33,11 @@ async fn a_fenced_attempt_goes_silent_and_the_next_one_resumes_behind_its_units(
         let anew = |body: &EventBody| matches!(body, EventBody::OutputReset { reason, .. } if reason == "new_attempt");
         assert_eq!(row.bodies().iter().filter(|body| anew(body)).count(), 1);
         assert_eq!(row.shown()[&UnitKey::node("step2")], row.text(&UnitKey::node("step2")));
+        let total = |body| if let EventBody::UsageUpdated { total, .. } = body { Some(total) } else { None };
+        let totals: Vec<i64> = row.bodies().into_iter().filter_map(total).collect();
+        let counted = |row: &protocol::report::UsageRow| row.input_tokens.unwrap_or(0) + row.output_tokens.unwrap_or(0);
+        assert!(totals.is_sorted(), "totals never fall: {totals:?}");
+        assert_eq!(totals.last(), Some(&row.usage.values().map(counted).sum()), "the aborted call is in them");
     });
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct Row {
     input: Box<RawValue>,
     deadline: Option<chrono::DateTime<chrono::Utc>>,
     pub(crate) open: Vec<UnitKey>,
+    /// When its last unit was finished, as the grant says.
+    pub(crate) progress_at: Option<chrono::DateTime<chrono::Utc>>,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +83,7 @@ impl Ledger {
             input: serde_json::value::to_raw_value(input).unwrap(),
             deadline,
             open: Vec::new(),
+            progress_at: None,
         };
         self.rows.insert(id, row);
         id
@@ -108,6 +111,9 @@ impl Ledger {
             deadline_at: row.deadline,
             finished: row.units.values().filter(|unit| unit.complete).map(|unit| unit.key.clone()).collect(),
             open: row.open.clone(),
+            input_tokens: row.usage.values().filter_map(|row| row.input_tokens).sum(),
+            output_tokens: row.usage.values().filter_map(|row| row.output_tokens).sum(),
+            progress_at: row.progress_at,
             traceparent: None,
         })
     }

@@ -42,8 +42,14 @@ impl Attempt {
     pub(crate) fn event(&mut self, body: EventBody) -> EventRecord {
         let prev = self.last;
         self.last = prev.next_in(self.epoch);
-        let event =
-            Event { sequence: self.last, prev, execution_id: self.execution, attempt: self.epoch, at: now(), body };
+        let event = Event {
+            sequence: self.last,
+            prev,
+            execution_id: self.execution,
+            attempt: domain::attempt_of(self.epoch),
+            at: now(),
+            body,
+        };
         event.record().unwrap()
     }
 

@@ -68,13 +68,31 @@ async fn the_next_attempt_learns_what_is_finished_and_what_was_only_shown() {
 }
 
 #[tokio::test]
+async fn the_next_attempt_goes_on_from_the_tokens_and_the_progress_of_those_before() {
+    let ledger = Ledger::start().await;
+    let mut first = ledger.held().await;
+    assert_eq!((first.grant.input_tokens, first.grant.output_tokens), (0, 0));
+    assert!(first.grant.progress_at.is_some(), "its own beginning");
+    ledger.report(first.executor, first.unit("outline", "all of it")).await;
+    ledger.report(first.executor, first.parked()).await;
+    let later = now() + chrono::Duration::hours(5);
+    storage::expiry::wake(&mut *ledger.conn().await, ledger.term, &[first.execution], later).await.unwrap();
+
+    let second = ledger.attempt(first.execution).await;
+
+    assert_eq!((second.grant.input_tokens, second.grant.output_tokens), (3, 5));
+    assert!(second.grant.progress_at > first.grant.progress_at);
+    assert_eq!((second.epoch, ledger.view(first.execution).await.attempt), (3, 2), "waiting is no attempt");
+}
+
+#[tokio::test]
 async fn what_has_to_wait_is_granted_to_nobody_before_its_time() {
     let ledger = Ledger::start().await;
     let mut attempt = ledger.held().await;
     for _ in 0..2 {
         let losses = [attempt.loss()];
         storage::fence::take_back(&mut *ledger.conn().await, ledger.term, &losses, now()).await.unwrap();
-        if ledger.view(attempt.execution).await.attempt < 4 {
+        if ledger.view(attempt.execution).await.attempt < 2 {
             attempt = ledger.attempt(attempt.execution).await;
         }
     }

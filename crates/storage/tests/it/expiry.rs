@@ -70,7 +70,7 @@ async fn a_parked_one_wakes_at_its_time_and_not_before() {
     assert!(early.is_empty() && again.is_empty());
     assert!(view.wake_at.is_some() && view.waiting_reason.is_some());
     assert_eq!(woken[0].state, State::Queued);
-    assert_eq!(ledger.attempt(attempt.execution).await.epoch, 4);
+    assert_eq!(ledger.attempt(attempt.execution).await.epoch, 3);
     ledger.audit(attempt.execution).await;
 }
 

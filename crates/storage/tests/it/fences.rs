@@ -87,7 +87,7 @@ async fn a_fence_leaves_another_attempt_alone_and_can_be_repeated() {
 
     assert_eq!(take_back(&ledger, &first).await.len(), 0);
 
-    assert_eq!(ledger.view(second.execution).await.attempt, second.epoch);
+    assert_eq!(ledger.view(second.execution).await.attempt, domain::attempt_of(second.epoch));
     ledger.audit(second.execution).await;
 }
 
@@ -186,4 +186,29 @@ async fn a_lease_lives_by_the_databases_clock_until_the_goodbye() {
     renewal.goodbye = true;
     storage::executors::renew(&mut conn, ledger.term, &renewal).await.unwrap();
     assert_eq!(storage::executors::lapsed(&mut conn, &known).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_lost_call_is_counted_under_the_model_of_its_node() {
+    let mut ledger = Ledger::start().await;
+    let flow = r#"{"defaults":{"model":"sim/default"},"nodes":[{"id":"own","model":"sim/own"},{"id":"plain"}]}"#;
+    let deploy = protocol::operate::Deploy {
+        name: "engine".into(),
+        title: "T".into(),
+        description: String::new(),
+        flow: crate::ledger::raw(flow),
+    };
+    ledger.version = storage::admin::deploy(&mut *ledger.conn().await, ledger.term, &deploy).await.unwrap().version_id;
+    let mut attempt = ledger.held().await;
+    for node in ["own", "plain", "gone"] {
+        ledger.report(attempt.executor, attempt.writing(node, "some text")).await;
+    }
+
+    take_back(&ledger, &attempt).await;
+
+    let sql = "SELECT node, model FROM usage_calls WHERE source = 3 ORDER BY node";
+    let rows = ledger.psql().await.query(sql, &[]).await.unwrap();
+    let models: Vec<(String, String)> = rows.into_iter().map(|row| (row.get(0), row.get(1))).collect();
+    let expected = [("gone", "unknown"), ("own", "sim/own"), ("plain", "sim/default")];
+    assert_eq!(models, expected.map(|(node, model)| (node.to_owned(), model.to_owned())));
 }

@@ -143,6 +143,8 @@ impl Model {
             state if state.is_terminal() => {}
             State::Processing if !force => self.state = State::Cancelling,
             State::Cancelling if !force => {}
+            // Who waits is written by status already.
+            State::Queued | State::Waiting => self.ends(State::Cancelled, false),
             _ => self.ends(State::Cancelled, true),
         }
     }
@@ -174,7 +176,7 @@ impl Run<'_> {
             Operation::Wake => self.wake().await,
         }
         let view = self.ledger.view(self.execution).await;
-        assert_eq!((view.state, view.attempt), (self.model.state, self.model.epoch));
+        assert_eq!((view.state, view.attempt), (self.model.state, domain::attempt_of(self.model.epoch)));
         assert_eq!(view.last_sequence, self.model.last);
         assert_eq!(view.input_tokens + view.output_tokens, self.model.tokens);
     }
@@ -260,7 +262,7 @@ impl Run<'_> {
         let woken = storage::expiry::wake(&mut conn, self.ledger.term, &ids, later).await.unwrap();
         assert_eq!(woken.len(), usize::from(self.model.state == State::Waiting));
         if self.model.state == State::Waiting {
-            self.model.ends(State::Queued, true);
+            self.model.ends(State::Queued, false);
         }
     }
 }

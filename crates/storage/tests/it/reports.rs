@@ -93,7 +93,7 @@ async fn a_stale_attempt_changes_nothing_but_its_usage_counts_once() {
 
     assert_eq!((first.verdict.standing, again.verdict.standing), (Standing::Lost, Standing::Lost));
     let view = ledger.view(stale.execution).await;
-    assert_eq!((view.state, view.attempt), (State::Processing, living.epoch));
+    assert_eq!((view.state, view.attempt), (State::Processing, domain::attempt_of(living.epoch)));
     assert_eq!((view.input_tokens, view.output_tokens), (3, 5));
     assert!(storage::units::outputs(&mut *ledger.conn().await, stale.execution).await.unwrap().is_empty());
     ledger.audit(stale.execution).await;
@@ -110,7 +110,7 @@ async fn an_earlier_attempt_of_the_very_executor_that_holds_it_again_is_stale() 
     let unit = ledger.report(stale.executor, stale.unit("a", "text")).await;
 
     assert_eq!((finish.verdict.standing, unit.verdict.standing), (Standing::Lost, Standing::Lost));
-    assert_eq!(ledger.view(stale.execution).await.attempt, grant.epoch);
+    assert_eq!(ledger.view(stale.execution).await.attempt, domain::attempt_of(grant.epoch));
     assert_eq!(ledger.state(stale.execution).await, State::Processing);
     ledger.audit(stale.execution).await;
 }

@@ -162,3 +162,16 @@ async fn stops_race_completions_to_one_terminal_event_each() {
         ledger.audit(attempt.execution).await;
     }
 }
+
+#[tokio::test]
+async fn one_that_never_started_has_no_attempt_when_it_is_stopped() {
+    let ledger = Ledger::start().await;
+    let execution = ledger.queued().await;
+
+    ledger.stop(execution, false).await;
+
+    let log = ledger.log(execution).await;
+    assert_eq!(ledger.view(execution).await.attempt, 0);
+    assert!(log.iter().all(|record| record.event().unwrap().attempt == 0));
+    ledger.audit(execution).await;
+}
