@@ -71,7 +71,6 @@ CREATE TABLE api_keys (
     name text NOT NULL DEFAULT '',
     user_id uuid NOT NULL REFERENCES users,
     user_engine_id uuid REFERENCES user_engines,
-    test boolean NOT NULL DEFAULT false,
     origins text[] NOT NULL DEFAULT '{}',
     expires_at timestamptz,
     revoked_at timestamptz,

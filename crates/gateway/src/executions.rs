@@ -151,11 +151,7 @@ pub(crate) async fn page_of(
         limit: filter.page_size,
     };
     let page: ExecutionPage = gateway.ask(EXECUTIONS_PATH, &query).await.map_err(|error| failure::internal(&error))?;
-    let next = page
-        .executions
-        .last()
-        .filter(|_| page.more)
-        .map(|last| page::token(&gateway.link_secret, &bound, last.created_at, last.execution_id));
+    let next = page.next.map(|(at, id)| page::token(&gateway.link_secret, &bound, at, id));
     Ok((page, next))
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 /// The problem of an internal request that failed. What status says about the client's request is passed on.
 pub(crate) fn internal(error: &InternalError) -> Problem {
     match error.problem().map(|problem| problem.code) {
-        Some(ProblemCode::Conflict) => {
+        Some(code @ (ProblemCode::Conflict | ProblemCode::InvalidInput)) => {
             let detail = error.problem().and_then(|problem| problem.detail.clone()).unwrap_or_default();
-            Problem::new(ProblemCode::Conflict).detail(detail)
+            Problem::new(code).detail(detail)
         }
         _ if error.is_retryable() => {
             tracing::warn!(%error, "status does not answer");

@@ -124,6 +124,6 @@ pub struct ResolvedEngine {
     pub version_id: VersionId,
     /// Counts from 1 in its engine.
     pub version_number: i32,
-    /// The flow document as JSON text (the gateway keeps only the input form of it).
+    /// The flow document as JSON text (the gateway keeps only the input form of it); `null` in a list.
     pub flow: Box<RawValue>,
 }

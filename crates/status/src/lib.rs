@@ -1,9 +1,11 @@
 //! Keeps the ledger: intake, scheduler, claims, reports, events, queries. The only service that talks to Postgres.
 //!
 //! Read in this order: `service` (one process), `leader` (one term of leadership), `scheduler` (the fair queue), then what
-//! runs during a term: `intake`, `dispatch`, `leases`, `timers`, `upkeep`; `live` shows what was committed; `routes` is the
+//! runs during a term: `intake`, `dispatch`, `leases`, `timers`, `upkeep`; `live` shows what was committed; `counts` bounds
+//! what long histories cost; `routes` is the
 //! internal HTTP API.
 
+mod counts;
 mod dispatch;
 mod failpoint;
 mod intake;

@@ -12,6 +12,7 @@ use service::{Clock, ConfigError, Environment, Readiness, ServiceTokens, Shutdow
 use storage::{Pool, PooledConnection, StorageError};
 
 use crate::{
+    counts::Counts,
     failpoint::Failpoint,
     leader::{self, Term},
     live::Live,
@@ -103,6 +104,7 @@ pub(crate) struct Status {
     pub(crate) live: Live,
     pub(crate) failpoint: Failpoint,
     pub(crate) term: ArcSwapOption<Term>,
+    pub(crate) counts: Counts,
 }
 
 impl Status {
@@ -148,6 +150,7 @@ pub fn run(
         metrics,
         failpoint: Failpoint::new(config.failpoint),
         term: ArcSwapOption::empty(),
+        counts: Counts::default(),
     });
     let health = service::internal_http::endpoints(registry, readiness(&status), shutdown.drain.clone());
     let data = web::Data::from(Arc::clone(&status));

@@ -6,7 +6,9 @@ use diesel::{
 };
 use diesel_async::AsyncPgConnection;
 use domain::{EngineId, KeyId, LevelId, UserEngineId, UserId, VersionId};
-use protocol::operate::{Assign, Assigned, Assignee, Created, Deploy, Deployed, PutKey, PutLevel, PutUser, RotateKey};
+use protocol::operate::{
+    Assign, Assigned, Assignee, Created, Deploy, Deployed, PutKey, PutLevel, PutUser, RotateKey, SetEngine,
+};
 use uuid::Uuid;
 
 use crate::{error::StorageError, leader::write_as_leader, sql::sql};
@@ -166,6 +168,27 @@ async fn deploy_once(conn: &mut AsyncPgConnection, flow: &Deploy) -> Result<Depl
     Ok(Deployed { engine_id, version_id: VersionId::from_uuid(version.id), number: version.number, created: true })
 }
 
+/// Switches an engine on or off; `None` when there is no such engine.
+///
+/// # Errors
+/// When the database refuses it.
+pub async fn set_engine(
+    conn: &mut AsyncPgConnection,
+    term: i64,
+    set: &SetEngine,
+) -> Result<Option<EngineId>, StorageError> {
+    let id: Option<EngineId> = set.engine.parse().ok();
+    let rows: Vec<IdRow> = write_as_leader!(conn, term, async {
+        Ok(sql("UPDATE engines SET enabled = ? WHERE id = ? OR name = ? RETURNING id")
+            .bind::<Bool, _>(set.enabled)
+            .bind::<Nullable<SqlUuid>, _>(id.map(EngineId::uuid))
+            .bind::<Text, _>(set.engine.clone())
+            .load(conn)
+            .await?)
+    })?;
+    Ok(rows.first().map(|row| EngineId::from_uuid(row.id)))
+}
+
 /// Assigns an engine to a user, or to a level and all of its members.
 ///
 /// # Errors
@@ -202,15 +225,14 @@ pub async fn put_key(conn: &mut AsyncPgConnection, term: i64, key: &PutKey) -> R
     let hash = decode(&key.hash)?;
     let stored = write_as_leader!(conn, term, async {
         // A key may only be bound to a copy of its own owner.
-        Ok(sql("INSERT INTO api_keys (id, public_id, hash, last_four, name, user_id, user_engine_id, test, origins, expires_at) \
-             SELECT ?, ?, ?, ?, ?, u.id, n.copy, ?, ?, ? FROM (SELECT ?::uuid AS user_id, ?::uuid AS copy) n JOIN users u ON u.id = n.user_id \
+        Ok(sql("INSERT INTO api_keys (id, public_id, hash, last_four, name, user_id, user_engine_id, origins, expires_at) \
+             SELECT ?, ?, ?, ?, ?, u.id, n.copy, ?, ? FROM (SELECT ?::uuid AS user_id, ?::uuid AS copy) n JOIN users u ON u.id = n.user_id \
              WHERE n.copy IS NULL OR EXISTS (SELECT FROM user_engines c WHERE c.id = n.copy AND c.user_id = u.id)")
         .bind::<SqlUuid, _>(id.uuid())
         .bind::<Text, _>(key.public_id.clone())
         .bind::<Binary, _>(hash.clone())
         .bind::<Text, _>(key.last_four.clone())
         .bind::<Text, _>(key.name.clone())
-        .bind::<Bool, _>(key.test)
         .bind::<Array<Text>, _>(key.origins.clone())
         .bind::<Nullable<Timestamptz>, _>(key.expires_at)
         .bind::<SqlUuid, _>(key.user_id.uuid())
@@ -232,7 +254,7 @@ fn decode(hash: &str) -> Result<Vec<u8>, StorageError> {
     bytes.filter(|bytes| bytes.len() == 32).ok_or_else(|| StorageError::Conflict("a key's hash is 32 bytes".to_owned()))
 }
 
-/// Replaces a key; the old one lives on for its grace. `None` when there is no such living key.
+/// Replaces a key by one with the same owner, copy, origins and expiry; the old one lives on for its grace. `None` when there is no such living key.
 ///
 /// # Errors
 /// When the database refuses it.
@@ -246,8 +268,8 @@ pub async fn rotate_key(
     write_as_leader!(conn, term, async {
         let made: Vec<IdRow> = sql("WITH old AS (SELECT k.* FROM api_keys k, (SELECT ?::uuid AS id, ?::uuid AS user_id) s WHERE k.id = s.id \
              AND (s.user_id IS NULL OR k.user_id = s.user_id) AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now()) FOR UPDATE) \
-             INSERT INTO api_keys (id, public_id, hash, last_four, name, user_id, user_engine_id, test, origins) \
-             SELECT ?, ?, ?, ?, name, user_id, user_engine_id, test, origins FROM old RETURNING id")
+             INSERT INTO api_keys (id, public_id, hash, last_four, name, user_id, user_engine_id, origins, expires_at) \
+             SELECT ?, ?, ?, ?, name, user_id, user_engine_id, origins, expires_at FROM old RETURNING id")
         .bind::<SqlUuid, _>(rotate.key_id.uuid())
         .bind::<Nullable<SqlUuid>, _>(rotate.user_id.map(UserId::uuid))
         .bind::<SqlUuid, _>(id.uuid())

@@ -8,9 +8,11 @@ use diesel::{
     sql_types::{Array, BigInt, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid},
 };
 use diesel_async::AsyncPgConnection;
-use domain::{EngineId, ExecutionId, Priority, Sequence, State, UserEngineId, UserId, VersionId, WaitingReason};
+use domain::{
+    EngineId, ExecutionId, Priority, Sequence, State, UserEngineId, UserId, VersionId, WaitingReason, attempt_of,
+};
 use protocol::{
-    read::{ExecutionPage, ExecutionView, ListExecutions, StopReceipt, Subject},
+    read::{ExecutionView, StopReceipt, Subject},
     report::{DeliverableRow, Progress},
 };
 use serde_json::value::RawValue;
@@ -18,8 +20,10 @@ use uuid::Uuid;
 
 use crate::{error::StorageError, ledger::state_of, sql::sql};
 
+mod list;
 mod summary;
 
+pub use list::list;
 pub use summary::{is_owned, source, stats};
 
 #[derive(QueryableByName)]
@@ -251,7 +255,7 @@ fn view(row: Row) -> Result<ExecutionView, StorageError> {
         engine_name: row.engine_name.unwrap_or_default(),
         user_engine_id: row.user_engine_id.map(UserEngineId::from_uuid),
         version_id: VersionId::from_uuid(row.version_id),
-        attempt: row.epoch,
+        attempt: attempt_of(row.epoch),
         progress: Progress {
             nodes_done: row.nodes_done.unsigned_abs(),
             nodes_total: row.nodes_total.unsigned_abs(),
@@ -278,60 +282,4 @@ fn view(row: Row) -> Result<ExecutionView, StorageError> {
         deadline_at: row.deadline_at,
         last_sequence: Sequence(row.last_sequence),
     })
-}
-
-macro_rules! list_columns {
-    () => {
-        "e.*, g.name AS engine_name, d.labels, d.end_user, r.failure FROM executions e LEFT JOIN engines g ON g.id = e.engine_id \
-         LEFT JOIN execution_details d ON d.execution_id = e.id LEFT JOIN execution_results r ON r.execution_id = e.id"
-    };
-}
-
-macro_rules! list_filter {
-    () => {
-        "(e.created_at, e.id) < (?, ?) AND e.created_at >= ? AND e.created_at < ? AND e.state = ANY(?) AND COALESCE(d.labels, '{}') @> ? \
-         AND e.user_engine_id IS NOT DISTINCT FROM COALESCE(?, e.user_engine_id) AND e.engine_id = COALESCE(?, e.engine_id) \
-         ORDER BY e.created_at DESC, e.id DESC LIMIT ?"
-    };
-}
-
-/// After every execution: the year 9999.
-const FAR: i64 = 253_402_300_799;
-
-/// A page of executions, newest first, without their results.
-///
-/// # Errors
-/// When the database cannot be reached.
-pub async fn list(conn: &mut AsyncPgConnection, query: &ListExecutions) -> Result<ExecutionPage, StorageError> {
-    let limit = query.limit.clamp(1, 100);
-    let states: Vec<State> = if query.states.is_empty() { State::ALL.to_vec() } else { query.states.clone() };
-    let labels = serde_json::to_value(&query.labels).unwrap_or_default();
-    let far = DateTime::from_timestamp(FAR, 0).unwrap_or_default();
-    let (after_at, after_id) = query.after.map_or((far, Uuid::max()), |(at, id)| (at, id.uuid()));
-    // With an owner the index on (user_id, created_at, id) finds the page; a condition that may be null would hide it.
-    let list = match query.user_id {
-        Some(user) => sql(concat!("SELECT ", list_columns!(), " WHERE e.user_id = ? AND ", list_filter!()))
-            .bind::<SqlUuid, _>(user.uuid()),
-        None => sql(concat!("SELECT ", list_columns!(), " WHERE ", list_filter!())),
-    };
-    let mut rows: Vec<Row> = list
-        .bind::<Timestamptz, _>(after_at)
-        .bind::<SqlUuid, _>(after_id)
-        .bind::<Timestamptz, _>(query.created_after.unwrap_or_default())
-        .bind::<Timestamptz, _>(query.created_before.unwrap_or(far))
-        .bind::<Array<SmallInt>, _>(states.iter().map(|state| state.code()).collect::<Vec<_>>())
-        .bind::<Jsonb, _>(labels)
-        .bind::<Nullable<SqlUuid>, _>(query.user_engine_id.map(UserEngineId::uuid))
-        .bind::<Nullable<SqlUuid>, _>(query.engine_id.map(EngineId::uuid))
-        .bind::<BigInt, _>(i64::from(limit) + 1)
-        .load(conn)
-        .await?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let mut files = deliverables(conn, rows.iter().map(|row| row.id).collect()).await?;
-    let mut executions = rows.into_iter().map(view).collect::<Result<Vec<_>, _>>()?;
-    for execution in &mut executions {
-        execution.deliverables = files.remove(&execution.execution_id.uuid()).unwrap_or_default();
-    }
-    Ok(ExecutionPage { executions, more })
 }

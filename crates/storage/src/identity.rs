@@ -22,6 +22,8 @@ pub struct StoredKey {
     pub expired: bool,
     /// Whether it was ended by hand or replaced and its grace is over.
     pub revoked: bool,
+    /// Whether its use was noted within the last minute.
+    pub used_lately: bool,
     /// Who asks with it.
     pub principal: Principal,
 }
@@ -44,6 +46,8 @@ struct KeyRow {
     expired: bool,
     #[diesel(sql_type = Nullable<Timestamptz>)]
     revoked_at: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Bool)]
+    used_lately: bool,
     #[diesel(sql_type = SqlUuid)]
     level_id: Uuid,
     #[diesel(sql_type = Text)]
@@ -60,18 +64,16 @@ struct KeyRow {
     max_priority: i16,
 }
 
-/// The key of a public id, if there is one. Notes its use at most once a minute.
+/// The key of a public id, if there is one. Only reads: whoever has compared the hash notes the use with [`touch`].
 ///
 /// # Errors
 /// When the database cannot be reached.
 pub async fn key(conn: &mut AsyncPgConnection, public_id: &str) -> Result<Option<StoredKey>, StorageError> {
-    let row: Option<KeyRow> = sql("WITH used AS (UPDATE api_keys SET last_used_at = now() WHERE public_id = ? \
-         AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')) \
-         SELECT k.id, k.hash, k.user_id, u.name AS user_name, k.user_engine_id, k.origins, \
+    let row: Option<KeyRow> = sql("SELECT k.id, k.hash, k.user_id, u.name AS user_name, k.user_engine_id, k.origins, \
          COALESCE(k.expires_at <= now(), false) AS expired, k.revoked_at, \
+         COALESCE(k.last_used_at > now() - interval '1 minute', false) AS used_lately, \
          l.id AS level_id, l.name AS level_name, l.weight, l.max_running, l.max_queued, l.requests_per_minute, l.max_priority \
          FROM api_keys k JOIN users u ON u.id = k.user_id JOIN levels l ON l.id = u.level_id WHERE k.public_id = ?")
-    .bind::<Text, _>(public_id.to_owned())
     .bind::<Text, _>(public_id.to_owned())
     .load(conn)
     .await?
@@ -80,6 +82,7 @@ pub async fn key(conn: &mut AsyncPgConnection, public_id: &str) -> Result<Option
         hash: row.hash,
         expired: row.expired,
         revoked: row.revoked_at.is_some(),
+        used_lately: row.used_lately,
         principal: Principal {
             key_id: KeyId::from_uuid(row.id),
             user_id: UserId::from_uuid(row.user_id),
@@ -97,6 +100,19 @@ pub async fn key(conn: &mut AsyncPgConnection, public_id: &str) -> Result<Option
             },
         },
     }))
+}
+
+/// Notes that a key was used, at most once a minute. Two processes may note it at once: the same instant, give or take.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn touch(conn: &mut AsyncPgConnection, key: KeyId) -> Result<(), StorageError> {
+    sql("UPDATE api_keys SET last_used_at = now() WHERE id = ? \
+         AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')")
+    .bind::<SqlUuid, _>(key.uuid())
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 #[derive(QueryableByName)]
@@ -117,8 +133,8 @@ struct EngineRow {
     version_id: Uuid,
     #[diesel(sql_type = Integer)]
     number: i32,
-    #[diesel(sql_type = Text)]
-    flow: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    flow: Option<String>,
 }
 
 /// The engine that a user means by a name or an id, with the version it gets now.
@@ -146,13 +162,13 @@ pub async fn resolve(conn: &mut AsyncPgConnection, query: &Resolve) -> Result<Op
     row.map(resolved).transpose()
 }
 
-/// A user's engines by name, at most 1,000.
+/// A user's engines by name, at most 1,000, without their flows.
 ///
 /// # Errors
 /// When the database cannot be reached.
 pub async fn engines(conn: &mut AsyncPgConnection, query: &ListEngines) -> Result<Vec<ResolvedEngine>, StorageError> {
     let rows: Vec<EngineRow> = sql("SELECT g.id AS engine_id, c.id AS user_engine_id, g.name, g.title, g.description, \
-         g.enabled AND c.enabled AS enabled, v.id AS version_id, v.number, v.flow \
+         g.enabled AND c.enabled AS enabled, v.id AS version_id, v.number, NULL::text AS flow \
          FROM (SELECT ?::uuid AS user_id, ?::uuid AS bound) s \
          JOIN user_engines c ON c.user_id = s.user_id AND (s.bound IS NULL OR c.id = s.bound) JOIN engines g ON g.id = c.engine_id \
          JOIN engine_versions v ON v.id = COALESCE(c.pinned_version_id, g.current_version_id) ORDER BY g.name LIMIT 1000")
@@ -173,7 +189,10 @@ fn resolved(row: EngineRow) -> Result<ResolvedEngine, StorageError> {
         enabled: row.enabled,
         version_id: VersionId::from_uuid(row.version_id),
         version_number: row.number,
-        flow: RawValue::from_string(row.flow).map_err(|error| StorageError::Corrupt(error.to_string()))?,
+        flow: match row.flow {
+            Some(flow) => RawValue::from_string(flow).map_err(|error| StorageError::Corrupt(error.to_string()))?,
+            None => RawValue::NULL.to_owned(),
+        },
     })
 }
 

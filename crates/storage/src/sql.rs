@@ -1,5 +1,7 @@
 //! SQL text with bound values, prepared once per connection. (`diesel::sql_query` is prepared anew at each call.)
 
+use std::borrow::Cow;
+
 use diesel::{
     QueryableByName,
     pg::Pg,
@@ -13,13 +15,13 @@ use futures::{FutureExt as _, future::BoxFuture};
 
 /// A statement whose `?` stand for the bound values, in order. Never built from anything but literals.
 pub(crate) struct Sql {
-    text: &'static str,
+    text: Cow<'static, str>,
     binds: Vec<Box<dyn Bind>>,
 }
 
 /// Starts a statement.
 pub(crate) fn sql(text: &'static str) -> Sql {
-    Sql { text, binds: Vec::new() }
+    Sql { text: Cow::Borrowed(text), binds: Vec::new() }
 }
 
 trait Bind: Send + Sync {
@@ -43,6 +45,12 @@ where
 }
 
 impl Sql {
+    /// Goes on with another literal.
+    pub(crate) fn then(mut self, text: &'static str) -> Self {
+        self.text.to_mut().push_str(text);
+        self
+    }
+
     /// Binds the next `?`.
     pub(crate) fn bind<Type, T>(mut self, value: T) -> Self
     where

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use actix_web::web;
-use domain::{KeyId, LevelId, UserId};
+use domain::{EngineId, KeyId, LevelId, UserId};
 use protocol::operate::{
     Assign, Assigned, Created, Deploy, Deployed, ExecutorView, Invariants, PutKey, PutLevel, PutUser, RevokeKey,
-    RotateKey,
+    RotateKey, SetEngine,
 };
 
 use super::{RouteError, leading};
@@ -17,6 +17,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .route("/admin/levels", web::post().to(level))
         .route("/admin/users", web::post().to(user))
         .route("/admin/engines/deploy", web::post().to(deploy))
+        .route("/admin/engines/set", web::post().to(set_engine))
         .route("/admin/assignments", web::post().to(assign))
         .route("/admin/keys", web::post().to(key))
         .route("/admin/keys/rotate", web::post().to(rotate))
@@ -51,6 +52,15 @@ async fn deploy(status: web::Data<Status>, request: web::Json<Deploy>) -> Result
     let term = leading(&status).await?;
     let mut conn = status.connection().await?;
     Ok(web::Json(storage::admin::deploy(&mut conn, term.number, &request).await?))
+}
+
+async fn set_engine(
+    status: web::Data<Status>,
+    request: web::Json<SetEngine>,
+) -> Result<web::Json<Option<EngineId>>, RouteError> {
+    let term = leading(&status).await?;
+    let mut conn = status.connection().await?;
+    Ok(web::Json(storage::admin::set_engine(&mut conn, term.number, &request).await?))
 }
 
 async fn assign(status: web::Data<Status>, request: web::Json<Assign>) -> Result<web::Json<Assigned>, RouteError> {

@@ -18,7 +18,7 @@ use protocol::{
 };
 
 use super::{RouteError, leading};
-use crate::{leader::Term, service::Status, settle};
+use crate::{counts, leader::Term, service::Status, settle};
 
 /// A submission reaches the queue this soon after its id was made.
 const ON_THE_WAY: TimeDelta = TimeDelta::milliseconds(250);
@@ -165,8 +165,7 @@ async fn source(
 }
 
 async fn stats(status: web::Data<Status>, query: web::Json<ReadStats>) -> Result<web::Json<Stats>, RouteError> {
-    let mut conn = status.connection().await?;
-    Ok(web::Json(storage::executions::stats(&mut conn, &query).await?))
+    Ok(web::Json(counts::stats(&status, &query).await?))
 }
 
 async fn watch(status: web::Data<Status>, watch: web::Json<Watch>) -> Result<HttpResponse, RouteError> {

@@ -1,11 +1,12 @@
 //! Who asks, and which engine they mean. Any replica answers.
 
 use actix_web::web;
+use domain::KeyId;
 use protocol::identity::{Authenticate, Authenticated, ListEngines, Resolve, ResolvedEngine};
 use subtle::ConstantTimeEq as _;
 
 use super::RouteError;
-use crate::service::Status;
+use crate::{leader::chain, service::Status};
 
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
@@ -21,15 +22,38 @@ async fn authenticate(
 ) -> Result<web::Json<Authenticated>, RouteError> {
     let mut conn = status.connection().await?;
     let stored = storage::identity::key(&mut conn, &request.public_id).await?;
+    drop(conn);
     let given = hex::decode(&request.hash).unwrap_or_default();
     let expected = stored.as_ref().map_or_else(|| vec![0; 32], |key| key.hash.clone());
     let equal: bool = expected.ct_eq(&given).into();
     Ok(web::Json(match stored {
         Some(key) if equal && key.revoked => Authenticated::Unknown,
         Some(key) if equal && key.expired => Authenticated::Expired,
-        Some(key) if equal => Authenticated::Known(Box::new(key.principal)),
+        Some(key) if equal => {
+            if !key.used_lately {
+                note_use(&status, key.principal.key_id);
+            }
+            Authenticated::Known(Box::new(key.principal))
+        }
         _ => Authenticated::Unknown,
     }))
+}
+
+/// Beside the answer, and by the leader alone: a standby only reads, and an answer never waits for a write.
+fn note_use(status: &web::Data<Status>, key: KeyId) {
+    if status.term.load().is_none() {
+        return;
+    }
+    let status = status.clone();
+    status.shutdown.clone().spawn(async move {
+        let noted = async {
+            let mut conn = status.connection().await?;
+            storage::identity::touch(&mut conn, key).await
+        };
+        if let Err(error) = noted.await {
+            tracing::warn!(error = %chain(&error), "the use of a key is not noted");
+        }
+    });
 }
 
 async fn resolve(

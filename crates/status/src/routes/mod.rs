@@ -34,6 +34,9 @@ pub(crate) enum RouteError {
     /// Something named in the request contradicts what is stored.
     #[error("{0}")]
     Conflict(String),
+    /// A text or a number in the request is none that can be stored or looked up.
+    #[error("a value that cannot be stored")]
+    Invalid,
     /// The database is away: later.
     #[error("the database cannot be reached")]
     Unavailable,
@@ -63,6 +66,9 @@ impl RouteError {
         match self {
             Self::NotLeader(_) => Problem::new(ProblemCode::NotLeader),
             Self::Conflict(detail) => Problem::new(ProblemCode::Conflict).detail(detail.clone()),
+            Self::Invalid => {
+                Problem::new(ProblemCode::InvalidInput).detail("a value of the request cannot be stored or looked up")
+            }
             Self::Unavailable => Problem::new(ProblemCode::Unavailable),
             Self::Internal => Problem::new(ProblemCode::Internal),
         }
@@ -74,6 +80,10 @@ impl From<StorageError> for RouteError {
         match &error {
             StorageError::NotLeader(_) => Self::NotLeader(None),
             StorageError::Conflict(detail) => Self::Conflict(detail.clone()),
+            StorageError::Poison(_) => {
+                tracing::warn!(error = %chain(&error), "an internal request cannot be stored");
+                Self::Invalid
+            }
             StorageError::Unavailable(_) | StorageError::Contended(_) => {
                 tracing::warn!(error = %chain(&error), "an internal request waits for the database");
                 Self::Unavailable

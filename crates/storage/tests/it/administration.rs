@@ -7,7 +7,7 @@ use protocol::{
 };
 use storage::{StorageError, admin};
 
-use crate::ledger::{Ledger, raw};
+use crate::ledger::{Ledger, now, raw};
 
 fn level(name: &str) -> PutLevel {
     PutLevel {
@@ -87,7 +87,6 @@ async fn a_rotated_key_lives_through_its_grace_and_a_revoked_one_not_at_all() {
         public_id: "aaaaaaaa".into(),
         hash: "ab".repeat(32),
         last_four: "1234".into(),
-        test: false,
         origins: vec!["https://a.example".into()],
         expires_at: None,
     };
@@ -117,4 +116,78 @@ async fn a_rotated_key_lives_through_its_grace_and_a_revoked_one_not_at_all() {
     let at_once = RotateKey { public_id: "dddddddd".into(), grace_ms: 0, ..rotate };
     admin::rotate_key(&mut conn, term, &at_once).await.unwrap().unwrap();
     assert!(storage::identity::key(&mut conn, "aaaaaaaa").await.unwrap().unwrap().expired);
+}
+
+fn key(user_id: domain::UserId, public_id: &str, expires_at: Option<chrono::DateTime<chrono::Utc>>) -> PutKey {
+    PutKey {
+        user_id,
+        user_engine_id: None,
+        name: String::new(),
+        public_id: public_id.into(),
+        hash: "ab".repeat(32),
+        last_four: "1234".into(),
+        origins: vec![],
+        expires_at,
+    }
+}
+
+#[tokio::test]
+async fn a_rotated_key_ends_when_the_old_one_would_have() {
+    let ledger = Ledger::start().await;
+    let (mut conn, term) = (ledger.conn().await, ledger.term);
+    admin::put_level(&mut conn, term, &level("gold")).await.unwrap();
+    let user = admin::put_user(&mut conn, term, &PutUser { name: "u".into(), level: "gold".into() }).await.unwrap();
+    let soon = now() + chrono::Duration::milliseconds(1_500);
+    let old = admin::put_key(&mut conn, term, &key(user.id, "aaaaaaaa", Some(soon))).await.unwrap();
+
+    let rotate = RotateKey {
+        key_id: old.id,
+        user_id: None,
+        public_id: "bbbbbbbb".into(),
+        hash: "cd".repeat(32),
+        last_four: "5678".into(),
+        grace_ms: 3_600_000,
+    };
+    admin::rotate_key(&mut conn, term, &rotate).await.unwrap().unwrap();
+
+    for public_id in ["aaaaaaaa", "bbbbbbbb"] {
+        let sql = "SELECT extract(epoch FROM expires_at)::float8 FROM api_keys WHERE public_id = $1";
+        let at: f64 = ledger.psql().await.query_one(sql, &[&public_id]).await.unwrap().get(0);
+        assert!((at - soon.timestamp_micros() as f64 / 1e6).abs() < 0.001, "{public_id}");
+    }
+}
+
+#[tokio::test]
+async fn looking_a_key_up_writes_nothing_and_its_use_is_noted_once_a_minute() {
+    let ledger = Ledger::start().await;
+    let (mut conn, term) = (ledger.conn().await, ledger.term);
+    admin::put_level(&mut conn, term, &level("gold")).await.unwrap();
+    let user = admin::put_user(&mut conn, term, &PutUser { name: "u".into(), level: "gold".into() }).await.unwrap();
+    let made = admin::put_key(&mut conn, term, &key(user.id, "aaaaaaaa", None)).await.unwrap();
+    let used = async || -> Option<std::time::SystemTime> {
+        ledger.psql().await.query_one("SELECT last_used_at FROM api_keys", &[]).await.unwrap().get(0)
+    };
+
+    let before = storage::identity::key(&mut conn, "aaaaaaaa").await.unwrap().unwrap();
+    assert!(!before.used_lately && used().await.is_none());
+    storage::identity::touch(&mut conn, made.id).await.unwrap();
+    let first = used().await;
+    storage::identity::touch(&mut conn, made.id).await.unwrap();
+
+    assert!(first.is_some());
+    assert_eq!(used().await, first);
+    assert!(storage::identity::key(&mut conn, "aaaaaaaa").await.unwrap().unwrap().used_lately);
+}
+
+#[tokio::test]
+async fn a_text_that_cannot_be_stored_is_told_from_a_fault_of_ours() {
+    let ledger = Ledger::start().await;
+    let (mut conn, term) = (ledger.conn().await, ledger.term);
+
+    let named = admin::put_user(&mut conn, term, &PutUser { name: "u".into(), level: "a\u{0}".into() }).await;
+    let asked = Resolve { user_id: ledger.user, user_engine_id: None, engine: "a\u{0}".into(), version_id: None };
+    let asked = storage::identity::resolve(&mut conn, &asked).await;
+
+    assert!(matches!(named, Err(StorageError::Poison(_))), "{named:?}");
+    assert!(matches!(asked, Err(StorageError::Poison(_))), "{asked:?}");
 }

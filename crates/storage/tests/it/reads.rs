@@ -109,8 +109,8 @@ async fn lists_are_newest_first_in_pages_and_filtered() {
     loop {
         let page = storage::executions::list(&mut conn, &query).await.unwrap();
         joined.extend(ids(&page));
-        query.after = page.executions.last().map(|last| (last.created_at, last.execution_id));
-        if !page.more {
+        query.after = page.next;
+        if page.next.is_none() {
             break;
         }
     }
@@ -244,4 +244,71 @@ async fn a_day_whose_rows_came_too_early_does_not_keep_the_next_days_from_being_
     let sql = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass";
     assert_eq!(ledger.psql().await.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 3);
     ledger.audit(execution).await;
+}
+
+#[tokio::test]
+async fn a_filter_that_matches_rarely_looks_at_a_bounded_part_of_the_history() {
+    let ledger = Ledger::start().await;
+    // Six thousand finished ones of the owner, and nothing but the oldest of them failed.
+    ledger
+        .psql()
+        .await
+        .execute(
+            "INSERT INTO executions (id, user_id, engine_id, version_id, created_at, priority, state, finished_at) \
+             SELECT gen_random_uuid(), $1::text::uuid, $2::text::uuid, gen_random_uuid(), now() - n * interval '1 second', 1, \
+             CASE WHEN n = 6000 THEN 5 ELSE 4 END, now() FROM generate_series(1, 6000) n",
+            &[&ledger.user.uuid().to_string(), &ledger.engine.uuid().to_string()],
+        )
+        .await
+        .unwrap();
+    let mut conn = ledger.conn().await;
+    let failed = ListExecutions { states: vec![State::Failed], ..everything(&ledger) };
+
+    let first = storage::executions::list(&mut conn, &failed).await.unwrap();
+    let second = ListExecutions { after: first.next, ..failed };
+    let second = storage::executions::list(&mut conn, &second).await.unwrap();
+    let waiting = ListExecutions { states: vec![State::Waiting], ..everything(&ledger) };
+    let waiting = storage::executions::list(&mut conn, &waiting).await.unwrap();
+
+    assert!(first.executions.is_empty() && first.next.is_some());
+    assert_eq!((second.executions.len(), second.next), (1, None));
+    assert_eq!((waiting.executions.len(), waiting.next), (0, None), "what is unfinished has an index");
+}
+
+#[tokio::test]
+async fn a_rare_label_is_found_however_old_it_is() {
+    let ledger = Ledger::start().await;
+    let mut labelled = ledger.submission();
+    labelled.labels.insert("order".into(), "1234".into());
+    labelled.submitted_at = now() - chrono::Duration::days(1);
+    ledger.take_in(&[labelled.clone()]).await.unwrap();
+    ledger
+        .psql()
+        .await
+        .execute(
+            "INSERT INTO executions (id, user_id, engine_id, version_id, created_at, priority, state, finished_at) \
+             SELECT gen_random_uuid(), $1::text::uuid, gen_random_uuid(), gen_random_uuid(), now(), 1, 4, now() \
+             FROM generate_series(1, 6000) n",
+            &[&ledger.user.uuid().to_string()],
+        )
+        .await
+        .unwrap();
+
+    let query = ListExecutions { labels: labelled.labels, ..everything(&ledger) };
+    let page = storage::executions::list(&mut *ledger.conn().await, &query).await.unwrap();
+
+    assert_eq!(page.executions.iter().map(|one| one.execution_id).collect::<Vec<_>>(), [labelled.execution_id]);
+    assert_eq!(page.next, None);
+}
+
+#[tokio::test]
+async fn a_list_says_how_many_units_a_resume_would_keep() {
+    let ledger = Ledger::start().await;
+    let mut attempt = ledger.held().await;
+    ledger.report(attempt.executor, attempt.unit("outline", "one")).await;
+    ledger.report(attempt.executor, attempt.failed()).await;
+
+    let page = storage::executions::list(&mut *ledger.conn().await, &everything(&ledger)).await.unwrap();
+
+    assert_eq!(page.executions[0].completed_units, 1);
 }
