@@ -1,57 +1,89 @@
 //! Levels and users.
 
 use actix_web::{HttpResponse, web};
-use domain::{LevelId, UserId};
+use domain::{LevelId, Priority, UserId};
 use protocol::operate::{Created, LEVELS_PATH, PutLevel, PutUser, USERS_PATH};
-use service::{Problem, ProblemCode};
+use serde::Deserialize;
+use service::{Problem, edge::resource};
 
 use crate::{
+    audit::Changed,
     listener::Admin,
     reply::ask,
+    text,
     token::{Operator, Role},
 };
 
 pub(crate) fn configure(config: &mut web::ServiceConfig) {
-    config.route("/levels", web::post().to(level)).route("/users", web::post().to(user));
+    config
+        .service(resource("/levels", "POST").route(web::post().to(level)))
+        .service(resource("/users", "POST").route(web::post().to(user)));
 }
 
-async fn level(
-    admin: web::Data<Admin>,
-    operator: Operator,
-    level: web::Json<PutLevel>,
-) -> Result<HttpResponse, Problem> {
-    operator.require(Role::Admin, "put level")?;
-    named(&level.name)?;
-    if !(level.weight.is_finite() && level.weight > 0.0) {
-        return Err(Problem::new(ProblemCode::InvalidInput).field("/weight", "out_of_range", "must be above 0"));
-    }
-    for (pointer, limit) in [
-        ("/maxRunning", level.max_running),
-        ("/maxQueued", level.max_queued),
-        ("/requestsPerMinute", level.requests_per_minute),
-    ] {
-        if limit == Some(0) {
-            return Err(Problem::new(ProblemCode::InvalidInput).field(pointer, "out_of_range", "must be above 0"));
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Level {
+    name: String,
+    weight: f64,
+    #[serde(default)]
+    max_running: Option<u32>,
+    #[serde(default)]
+    max_queued: Option<u32>,
+    #[serde(default)]
+    requests_per_minute: Option<u32>,
+    max_priority: Priority,
+}
+
+impl Level {
+    fn check(&self) -> Result<(), Problem> {
+        text::name("/name", &self.name)?;
+        if !(self.weight.is_finite() && self.weight > 0.0) {
+            return Err(text::invalid("/weight", "out_of_range", "must be above 0"));
         }
+        for (pointer, limit) in [
+            ("/maxRunning", self.max_running),
+            ("/maxQueued", self.max_queued),
+            ("/requestsPerMinute", self.requests_per_minute),
+        ] {
+            if limit == Some(0) {
+                return Err(text::invalid(pointer, "out_of_range", "must be above 0"));
+            }
+        }
+        Ok(())
     }
-    let made: Created<LevelId> = ask(&admin, LEVELS_PATH, &*level).await?;
-    Ok(HttpResponse::Ok().json(made))
 }
 
-async fn user(admin: web::Data<Admin>, operator: Operator, user: web::Json<PutUser>) -> Result<HttpResponse, Problem> {
-    operator.require(Role::Admin, "put user")?;
-    named(&user.name)?;
-    let made: Created<UserId> = ask(&admin, USERS_PATH, &*user).await?;
-    Ok(HttpResponse::Ok().json(made))
+async fn level(admin: web::Data<Admin>, operator: Operator, level: web::Json<Level>) -> Result<HttpResponse, Problem> {
+    let work = async {
+        level.check()?;
+        let put = PutLevel {
+            name: level.name.clone(),
+            weight: level.weight,
+            max_running: level.max_running,
+            max_queued: level.max_queued,
+            requests_per_minute: level.requests_per_minute,
+            max_priority: level.max_priority,
+        };
+        let made: Created<LevelId> = ask(&admin, LEVELS_PATH, &put).await?;
+        Ok(Changed::new(made.id, HttpResponse::Ok().json(&made)))
+    };
+    operator.change(Role::Admin, "put level", &level.name, work).await
 }
 
-fn named(name: &str) -> Result<(), Problem> {
-    if name.is_empty() || name.len() > 200 || name.contains('\0') {
-        return Err(Problem::new(ProblemCode::InvalidInput).field(
-            "/name",
-            "invalid",
-            "1 to 200 bytes, without U+0000",
-        ));
-    }
-    Ok(())
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct User {
+    name: String,
+    level: String,
+}
+
+async fn user(admin: web::Data<Admin>, operator: Operator, user: web::Json<User>) -> Result<HttpResponse, Problem> {
+    let work = async {
+        text::name("/name", &user.name)?;
+        text::name("/level", &user.level)?;
+        let put = PutUser { name: user.name.clone(), level: user.level.clone() };
+        let made: Created<UserId> = ask(&admin, USERS_PATH, &put).await?;
+        Ok(Changed::new(made.id, HttpResponse::Ok().json(&made)))
+    };
+    operator.change(Role::Admin, "put user", &user.name, work).await
 }

@@ -2,11 +2,11 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use actix_web::{App, HttpServer, ResponseError as _, web};
+use actix_web::{App, HttpServer, middleware::from_fn, web};
 use secrecy::SecretString;
-use service::{Clock, InternalClient, Problem, ProblemCode, Shutdown};
+use service::{Clock, InternalClient, Shutdown};
 
-use crate::{engines, identity, keys, operations};
+use crate::{edge, engines, identity, keys, operations};
 
 /// The largest body: a flow document.
 const BODY_LIMIT: usize = 4 << 20;
@@ -54,8 +54,10 @@ pub fn serve(
         App::new()
             .app_data(admin.clone())
             .app_data(service::problem::json_config(BODY_LIMIT))
+            .app_data(service::edge::query_config())
+            .wrap(from_fn(edge::surround))
             .service(web::scope("/admin/v1").configure(routes))
-            .default_service(web::to(|| async { Problem::new(ProblemCode::NotFound).error_response() }))
+            .default_service(web::to(service::edge::not_found))
     })
     .workers(1)
     .disable_signals()

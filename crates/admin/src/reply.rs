@@ -23,6 +23,9 @@ fn problem(error: &InternalError) -> Problem {
         Some(problem) if problem.code == ProblemCode::Conflict => {
             Problem::new(ProblemCode::Conflict).detail(problem.detail.clone().unwrap_or_default())
         }
+        Some(problem) if problem.code == ProblemCode::InvalidInput => {
+            Problem::new(ProblemCode::InvalidInput).detail(problem.detail.clone().unwrap_or_default())
+        }
         _ if error.is_retryable() => Problem::new(ProblemCode::Unavailable).retry_after(Duration::from_secs(1)),
         _ => {
             tracing::error!(%error, "an internal request failed");

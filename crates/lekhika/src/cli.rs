@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+mod operate;
+
+pub use operate::{EngineCommand, KeyCommand, RoleArgument};
 
 /// Lekhika runs AI engines as a service.
 #[derive(Debug, Parser)]
@@ -251,6 +255,12 @@ pub enum AdminCommand {
         #[arg(long)]
         level: Option<String>,
     },
+    /// Switches an engine on or off.
+    Engine {
+        /// What to do.
+        #[command(subcommand)]
+        command: EngineCommand,
+    },
     /// Works on API keys.
     Key {
         /// What to do.
@@ -267,49 +277,6 @@ pub enum AdminCommand {
     Executors,
     /// Runs the invariant query; exits 0 when it finds nothing.
     Invariants,
-}
-
-/// `lekhika admin key ..`.
-#[derive(Debug, Subcommand)]
-pub enum KeyCommand {
-    /// Makes a key and shows it once.
-    Create {
-        /// The owner, `usr_..`.
-        #[arg(long)]
-        user: String,
-        /// Bound to this copy of an engine, `uen_..`.
-        #[arg(long)]
-        user_engine: Option<String>,
-        /// For people.
-        #[arg(long, default_value = "")]
-        name: String,
-    },
-    /// Replaces a key and shows the new one once.
-    Rotate {
-        /// The key, `key_..`.
-        id: String,
-        /// How long the old one lives on, in hours.
-        #[arg(long, default_value_t = 24)]
-        grace_hours: u32,
-    },
-    /// Ends a key at once.
-    Revoke {
-        /// The key, `key_..`.
-        id: String,
-    },
-}
-
-/// What an admin token may do.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum RoleArgument {
-    /// Everything.
-    Owner,
-    /// Everything but other admins.
-    Admin,
-    /// Runs the platform.
-    Operator,
-    /// Reads.
-    Viewer,
 }
 
 /// The whole command line, for tests of the documents that name its commands.

@@ -9,7 +9,7 @@ use service::{Clock as _, Environment, SystemClock};
 
 use crate::{
     bootstrap::AdminClient,
-    cli::{AdminArguments, AdminCommand, KeyCommand, RoleArgument},
+    cli::{AdminArguments, AdminCommand, EngineCommand, KeyCommand, RoleArgument},
     client::say,
 };
 
@@ -66,10 +66,18 @@ async fn ask(client: &AdminClient, command: AdminCommand) -> anyhow::Result<Valu
             };
             client.post("/assignments", &json!({ "engineId": engine, "to": to })).await
         }
+        AdminCommand::Engine { command } => {
+            let (engine, word) = match command {
+                EngineCommand::Enable { engine } => (engine, "enable"),
+                EngineCommand::Disable { engine } => (engine, "disable"),
+            };
+            client.post(&format!("/engines/{}/{word}", segment(&engine)), &json!({})).await
+        }
         AdminCommand::Key { command } => key(client, command).await,
         AdminCommand::Executions { status } => {
-            let query = status.map_or_else(String::new, |status| format!("?status={status}"));
-            client.get(&format!("/executions{query}")).await
+            let mut query = url::form_urlencoded::Serializer::new(String::new());
+            query.extend_pairs(status.map(|status| ("status", status)));
+            client.get(&format!("/executions?{}", query.finish())).await
         }
         AdminCommand::Executors => client.get("/executors").await,
         AdminCommand::Invariants => {
@@ -81,15 +89,23 @@ async fn ask(client: &AdminClient, command: AdminCommand) -> anyhow::Result<Valu
     }
 }
 
+/// A text as one segment of a path.
+fn segment(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
 async fn key(client: &AdminClient, command: KeyCommand) -> anyhow::Result<Value> {
     match command {
-        KeyCommand::Create { user, user_engine, name } => {
-            client.post("/keys", &json!({ "userId": user, "userEngineId": user_engine, "name": name })).await
+        KeyCommand::Create { user, user_engine, name, origins, expires } => {
+            let body = json!({
+                "userId": user, "userEngineId": user_engine, "name": name, "origins": origins, "expiresAt": expires,
+            });
+            client.post("/keys", &body).await
         }
         KeyCommand::Rotate { id, grace_hours } => {
             let grace = u64::from(grace_hours) * 3_600_000;
-            client.post(&format!("/keys/{id}/rotate"), &json!({ "graceMs": grace })).await
+            client.post(&format!("/keys/{}/rotate", segment(&id)), &json!({ "graceMs": grace })).await
         }
-        KeyCommand::Revoke { id } => client.post(&format!("/keys/{id}/revoke"), &json!({})).await,
+        KeyCommand::Revoke { id } => client.post(&format!("/keys/{}/revoke", segment(&id)), &json!({})).await,
     }
 }

@@ -15,6 +15,8 @@ pub const LEVELS_PATH: &str = "/internal/v1/admin/levels";
 pub const USERS_PATH: &str = "/internal/v1/admin/users";
 /// Deploy a flow as the next version of an engine; answers [`Deployed`] to [`Deploy`].
 pub const DEPLOY_PATH: &str = "/internal/v1/admin/engines/deploy";
+/// Let an engine take submissions, or not; answers `Option<EngineId>` (`None`: there is none) to [`SetEngine`].
+pub const ENGINE_PATH: &str = "/internal/v1/admin/engines/set";
 /// Assign an engine to a user or a level; answers [`Assigned`] to [`Assign`].
 pub const ASSIGN_PATH: &str = "/internal/v1/admin/assignments";
 /// Store a new key; answers [`Created`]`<KeyId>` to [`PutKey`].
@@ -115,6 +117,16 @@ pub struct Deployed {
     pub created: bool,
 }
 
+/// Whether an engine takes submissions. What it has taken goes on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SetEngine {
+    /// `eng_..` or its name.
+    pub engine: String,
+    /// Whether it does.
+    pub enabled: bool,
+}
+
 /// An assignment.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -161,9 +173,6 @@ pub struct PutKey {
     pub hash: String,
     /// For lists.
     pub last_four: String,
-    /// Test mode.
-    #[serde(default)]
-    pub test: bool,
     /// Origins a browser may use it from; empty for any.
     #[serde(default)]
     pub origins: Vec<String>,
@@ -172,7 +181,7 @@ pub struct PutKey {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// A new key for an old one, with the same owner, copy and origins.
+/// A new key for an old one, with the same owner, copy, origins and expiry.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RotateKey {

@@ -8,6 +8,7 @@ pub mod shutdown;
 pub mod telemetry;
 pub mod trace;
 
+pub mod edge;
 pub mod problem;
 mod problem_code;
 

@@ -113,6 +113,9 @@ fn finish(
     Ok(CompiledFlow { form, input_node, output_node, graph, index: Arc::new(index), nodes, templates, flow })
 }
 
+/// `/engines-api/{engine}` would hide an engine of this name behind another path.
+const RESERVED_NAMES: [&str; 4] = ["list", "stats", "executions", "stop"];
+
 fn check_head(draft: &Draft, problems: &mut Problems) {
     let head = &draft.head;
     match head.schema_version {
@@ -129,10 +132,16 @@ fn check_head(draft: &Draft, problems: &mut Problems) {
         let message = format!("`{}` cannot be an engine's name", shown(&head.name));
         let hint = "lower-case letters, digits and hyphens, beginning with a letter, at most 63".to_owned();
         problems.add_with_hint("/name", "bad_name", message, hint);
+    } else if RESERVED_NAMES.contains(&head.name.as_str()) {
+        let message = format!("`{}` is a word of the API's paths and cannot be an engine's name", head.name);
+        problems.add("/name", "reserved_name", message);
     }
     for (name, text, most) in [("title", &head.title, 200), ("description", &head.description, 2_000)] {
         if text.as_ref().is_some_and(|text| text.chars().count() > most) {
             problems.add(below("", name), "too_long", format!("`{name}` has at most {most} characters"));
+        }
+        if text.as_ref().is_some_and(|text| text.contains('\0')) {
+            problems.add(below("", name), "bad_text", format!("`{name}` contains U+0000"));
         }
     }
     if head.max_parallel.is_some_and(|most| !(1..=MAX_PARALLEL).contains(&most)) {

@@ -36,6 +36,16 @@ fn the_small_flow_is_good() {
 }
 
 #[test]
+fn a_name_that_a_path_of_the_api_has_is_refused_and_so_is_a_nul() {
+    for name in ["list", "stats", "executions", "stop"] {
+        let found = problems(&flow(|flow| flow["name"] = json!(name)));
+        assert!(found.contains("/name"), "{found}");
+    }
+    let found = problems(&flow(|flow| flow["title"] = json!("a\u{0}b")));
+    assert!(found.contains("/title"), "{found}");
+}
+
+#[test]
 fn a_thoroughly_broken_flow_tells_everything_at_once() {
     let text = r#"
 schemaVersion: 2

@@ -15,6 +15,7 @@ mod deploy_files;
 mod dev;
 mod finished;
 mod killed;
+mod operator;
 mod outage;
 mod stopped;
 mod system;

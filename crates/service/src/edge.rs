@@ -1,0 +1,82 @@
+//! What a listener owes every client: a request id, and a problem document for everything that goes wrong, also for what no
+//! handler saw.
+
+use actix_web::{
+    HttpResponse, Resource, ResponseError as _,
+    dev::ServiceResponse,
+    http::{
+        StatusCode,
+        header::{self, HeaderName, HeaderValue},
+    },
+    web,
+};
+
+use crate::{Problem, ProblemCode, problem::CONTENT_TYPE};
+
+/// The header with the id to quote to support.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Finishes a response: the request's id on it, and in its problem document if it is an error. What the framework answered
+/// by itself becomes one.
+#[must_use]
+pub fn complete(mut response: ServiceResponse, id: &str) -> ServiceResponse {
+    if let Ok(value) = HeaderValue::try_from(id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    let made = response.response().error().and_then(|error| error.as_error::<Problem>()).cloned();
+    let plain = response.status().is_client_error()
+        && response.headers().get(header::CONTENT_TYPE).is_none_or(|value| value != CONTENT_TYPE);
+    let problem = match made {
+        Some(problem) => problem,
+        None if plain => Problem::new(code_of(response.status())),
+        None => return response,
+    };
+    let problem = problem.instance(response.request().path()).request_id(id);
+    let headers = response.headers().clone();
+    let mut answer = problem.error_response();
+    for (name, value) in headers {
+        if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH {
+            answer.headers_mut().insert(name, value);
+        }
+    }
+    response.into_response(answer)
+}
+
+fn code_of(status: StatusCode) -> ProblemCode {
+    match status.as_u16() {
+        404 => ProblemCode::NotFound,
+        405 => ProblemCode::MethodNotAllowed,
+        413 => ProblemCode::PayloadTooLarge,
+        415 => ProblemCode::UnsupportedMediaType,
+        _ => ProblemCode::InvalidRequest,
+    }
+}
+
+/// A resource that answers 405 to every method but those in `allow`.
+#[must_use]
+pub fn resource(path: &str, allow: &'static str) -> Resource {
+    web::resource(path).default_service(web::to(move || async move {
+        let problem = Problem::new(ProblemCode::MethodNotAllowed).detail(format!("allowed: {allow}"));
+        let mut response = HttpResponse::from_error(problem);
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+        response
+    }))
+}
+
+/// No such path.
+///
+/// # Errors
+/// Always.
+pub async fn not_found() -> Result<HttpResponse, Problem> {
+    Err(Problem::new(ProblemCode::NotFound).detail("there is no such path"))
+}
+
+/// How a listener reads queries: what cannot be read is a problem document.
+#[must_use]
+pub fn query_config() -> web::QueryConfig {
+    web::QueryConfig::default().error_handler(|error, _| {
+        let said = error.to_string();
+        let detail = said.strip_prefix("Query deserialize error: ").unwrap_or(&said);
+        Problem::new(ProblemCode::InvalidRequest).detail(detail).into()
+    })
+}
