@@ -23,6 +23,7 @@ use crate::{
     scheduler::{Job, Schedule},
     service::Status,
     timers, upkeep,
+    writers::{self, Inbox, Writers, writers},
 };
 
 /// How long a standby waits before it tries again to lead.
@@ -50,13 +51,17 @@ pub(crate) struct Term {
     pub(crate) caught_up: Mutex<DateTime<Utc>>,
     /// Owners' limits, for a few seconds.
     pub(crate) owners: Mutex<HashMap<UserId, (OwnerLimits, Instant)>>,
+    /// Where claims and reports are handed in.
+    pub(crate) writers: Writers,
     ends: Mutex<HashMap<ExecutionId, Vec<oneshot::Sender<()>>>>,
 }
 
 impl Term {
-    fn new(number: i64, now: DateTime<Utc>) -> Self {
-        Self {
+    fn new(number: i64, now: DateTime<Utc>) -> (Self, Inbox) {
+        let (writers, inbox) = writers();
+        let term = Self {
             number,
+            writers,
             over: CancellationToken::new(),
             schedule: Mutex::default(),
             leases: Leases::new(),
@@ -67,7 +72,8 @@ impl Term {
             caught_up: Mutex::new(now),
             owners: Mutex::default(),
             ends: Mutex::default(),
-        }
+        };
+        (term, inbox)
     }
 
     /// Resolves when the execution reaches a terminal state. Ask before the change that may bring it.
@@ -134,7 +140,8 @@ pub(crate) async fn stand_for_election(status: Arc<Status>) {
 async fn attempt(status: &Arc<Status>) -> Result<(), StorageError> {
     let database = status.database_url.expose_secret();
     let Some(leadership) = storage::leader::stand(database, status.id, &status.url).await? else { return Ok(()) };
-    let term = Arc::new(Term::new(leadership.term, status.now()));
+    let (term, inbox) = Term::new(leadership.term, status.now());
+    let term = Arc::new(term);
     let end = term.over.clone().drop_guard();
     rebuild(status, &term).await?;
     tracing::info!(term = term.number, "leading");
@@ -143,6 +150,7 @@ async fn attempt(status: &Arc<Status>) -> Result<(), StorageError> {
     let tasks = [
         status.shutdown.spawn(intake::run(Arc::clone(status), Arc::clone(&term))),
         status.shutdown.spawn(dispatch::run(Arc::clone(status), Arc::clone(&term))),
+        status.shutdown.spawn(writers::run(Arc::clone(status), Arc::clone(&term), inbox)),
         status.shutdown.spawn(leases::watch(Arc::clone(status), Arc::clone(&term))),
         status.shutdown.spawn(timers::run(Arc::clone(status), Arc::clone(&term))),
         status.shutdown.spawn(upkeep::run(Arc::clone(status), Arc::clone(&term))),

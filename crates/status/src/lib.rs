@@ -1,11 +1,12 @@
 //! Keeps the ledger: intake, scheduler, claims, reports, events, queries. The only service that talks to Postgres.
 //!
 //! Read in this order: `service` (one process), `leader` (one term of leadership), `scheduler` (the fair queue), then what
-//! runs during a term: `intake`, `dispatch`, `leases`, `timers`, `upkeep`; `live` shows what was committed; `routes` is the
-//! internal HTTP API.
+//! runs during a term: `intake`, `dispatch`, `writers` (by `group`), `leases`, `timers`, `upkeep`; `live` shows what was
+//! committed; `routes` is the internal HTTP API.
 
 mod dispatch;
 mod failpoint;
+mod group;
 mod intake;
 mod leader;
 mod leases;
@@ -17,5 +18,6 @@ mod service;
 mod settle;
 mod timers;
 mod upkeep;
+mod writers;
 
 pub use service::{Handle, StatusConfig, StatusError, run};

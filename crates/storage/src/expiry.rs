@@ -56,7 +56,7 @@ pub async fn expire_due(
     write_as_leader!(conn, term, expire_once(conn, limit, now))
 }
 
-async fn expire_once(conn: &mut AsyncPgConnection, limit: i64, now: DateTime<Utc>) -> Result<Vec<Moved>, StorageError> {
+async fn expire_once(conn: &AsyncPgConnection, limit: i64, now: DateTime<Utc>) -> Result<Vec<Moved>, StorageError> {
     let due: Vec<IdRow> = sql("SELECT id FROM executions WHERE finished_at IS NULL AND (queue_deadline_at IS NOT NULL OR deadline_at IS NOT NULL) \
          AND LEAST(queue_deadline_at, deadline_at) <= ? AND (deadline_at <= ? OR started_at IS NULL) LIMIT ?")
     .bind::<Timestamptz, _>(now)
@@ -131,7 +131,7 @@ pub async fn wake(
 }
 
 async fn wake_once(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     executions: &[ExecutionId],
     now: DateTime<Utc>,
 ) -> Result<Vec<Moved>, StorageError> {

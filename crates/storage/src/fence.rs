@@ -65,7 +65,7 @@ pub async fn give_back(
 }
 
 async fn fence_once(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     losses: &[Loss],
     end: fn(&mut Entry, DateTime<Utc>) -> Result<Option<Failure>, StorageError>,
     now: DateTime<Utc>,
@@ -142,7 +142,7 @@ fn lose(entry: &mut Entry, now: DateTime<Utc>) -> Result<Option<Failure>, Storag
 
 /// Stores the errors of executions that fail without a report.
 pub(crate) async fn write_failures(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     failed: &[(ExecutionId, Failure)],
 ) -> Result<(), StorageError> {
     for (id, failure) in failed {

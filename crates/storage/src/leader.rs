@@ -18,6 +18,8 @@ const ELECTION_LOCK: i64 = 7_203_602;
 /// Held shared by every write until its end, and exclusively by a new leader while it takes over: when it has it, no write
 /// of an older term is under way any more.
 const WRITE_LOCK: i64 = 7_203_603;
+/// Begins a write, with its shared lock, in one message.
+const BEGIN: &str = "BEGIN; SELECT pg_advisory_xact_lock_shared(7203603)";
 
 /// How often and how long a write is repeated when transactions are in each other's way.
 pub(crate) const ATTEMPTS: u32 = 6;
@@ -118,15 +120,22 @@ fn with_keepalives(database: &str) -> String {
     format!("{database}{separator}keepalives_idle=2&keepalives_interval=1&keepalives_retries=3&connect_timeout=5")
 }
 
-/// Runs a write of the leader of `$term` in one transaction, again when it was in another's way. A macro, because the
-/// future of a closure over a borrowed connection cannot be named as `Send`.
+/// Runs a write of the leader of `$term` in one transaction, again when it was in another's way: `$body` uses `$conn`, which
+/// is shared inside, so that its statements can be sent together. A macro, because the future of a closure over a borrowed
+/// connection cannot be named as `Send`.
 macro_rules! write_as_leader {
     ($conn:ident, $term:expr, $body:expr) => {{
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let result = match $crate::leader::begin($conn, $term).await {
-                Ok(()) => $body.await,
+            let result = match $crate::leader::begin($conn).await {
+                Ok(()) => {
+                    let $conn: &diesel_async::AsyncPgConnection = $conn;
+                    // The check goes out with the first statement of the body. It counts first: what an older leader
+                    // finds or fails at is of no interest.
+                    let (leads, result) = futures::join!($crate::leader::check($conn, $term), $body);
+                    leads.and(result)
+                }
                 Err(error) => Err(error),
             };
             match $crate::leader::end($conn, result).await {
@@ -140,10 +149,10 @@ pub(crate) use write_as_leader;
 
 type Manager = <AsyncPgConnection as diesel_async::AsyncConnection>::TransactionManager;
 
-/// Begins a transaction of the leader of `term`.
-pub(crate) async fn begin(conn: &mut AsyncPgConnection, term: i64) -> Result<(), StorageError> {
-    Manager::begin_transaction(conn).await?;
-    guard(conn, term).await
+/// Begins a transaction that no new leader can overtake. The lock comes first: every statement after it sees what a new
+/// leader committed.
+pub(crate) async fn begin(conn: &mut AsyncPgConnection) -> Result<(), StorageError> {
+    Ok(Manager::begin_transaction_sql(conn, BEGIN).await?)
 }
 
 /// Commits what went well and rolls back what did not.
@@ -161,12 +170,8 @@ pub(crate) async fn end<R>(conn: &mut AsyncPgConnection, result: Result<R, Stora
     }
 }
 
-/// Refuses an older term. The lock comes first: the statement after it sees what a new leader committed.
-async fn guard(conn: &mut AsyncPgConnection, term: i64) -> Result<(), StorageError> {
-    let shared: &AsyncPgConnection = conn;
-    let lock = sql("SELECT pg_advisory_xact_lock_shared(?)").bind::<BigInt, _>(WRITE_LOCK);
-    let read = sql("SELECT term, holder, url FROM leader");
-    // Sent together, run one after the other.
-    let (_, row) = futures::try_join!(lock.execute(shared), read.get_result::<LeaderRow>(shared))?;
+/// Refuses an older term.
+pub(crate) async fn check(conn: &AsyncPgConnection, term: i64) -> Result<(), StorageError> {
+    let row: LeaderRow = sql("SELECT term, holder, url FROM leader").get_result(conn).await?;
     if row.term == term { Ok(()) } else { Err(StorageError::NotLeader(term)) }
 }

@@ -44,10 +44,13 @@ pub fn pool(url: &str, size: usize) -> Result<Pool, StorageError> {
 
 async fn establish(url: String) -> Result<AsyncPgConnection, diesel::ConnectionError> {
     let mut conn = AsyncPgConnection::establish(&url).await?;
-    // A statement that hangs must not hang its caller; plans of our statements do not depend on their values.
+    // A statement that hangs must not hang its caller; plans of our statements do not depend on their values. Every statement
+    // finds its rows by an index: without the last line a plan made while the tables are small scans them, and is kept
+    // until the next ANALYZE, however large they have become.
     conn.batch_execute(
         "SET application_name = 'lekhika'; SET statement_timeout = '10s'; SET lock_timeout = '5s'; \
-         SET idle_in_transaction_session_timeout = '15s'; SET plan_cache_mode = 'force_generic_plan'; SET jit = off",
+         SET idle_in_transaction_session_timeout = '15s'; SET plan_cache_mode = 'force_generic_plan'; SET jit = off; \
+         SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
     )
     .await
     .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;

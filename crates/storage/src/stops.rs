@@ -54,7 +54,7 @@ pub async fn stop(
 }
 
 async fn stop_once(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     subject: &Subject,
     force: bool,
     now: DateTime<Utc>,

@@ -6,12 +6,13 @@ use actix_web::{HttpResponse, web};
 use bytes::Bytes;
 use domain::{ExecutionId, ExecutorId};
 use protocol::{
-    claim::{ClaimRequest, ClaimResponse, Grant, Renewal, RenewalResponse},
+    claim::{ClaimRequest, ClaimResponse, Renewal, RenewalResponse},
     live::LiveExecution,
     read::{Found, ReadUnits, ReadVersion, Units, VersionView},
     report::{ReportRequest, ReportResponse, Standing},
 };
 use serde::Deserialize;
+use storage::claims::{Asked, Refusal};
 
 use super::{RouteError, leading};
 use crate::{leases::Session, service::Status, settle};
@@ -36,38 +37,41 @@ async fn claim(
 ) -> Result<web::Json<ClaimResponse>, RouteError> {
     let term = leading(&status).await?;
     let executor = request.executor_id;
-    let (allowed, mut refused): (Vec<_>, Vec<_>) = {
+    let (allowed, refused): (Vec<_>, Vec<_>) = {
         let schedule = term.schedule.lock();
-        request.claims.iter().copied().partition(|claim| {
-            schedule.is_released(claim.execution_id)
-                || term.leases.is_granted(claim.execution_id, executor, claim.claim_id)
+        request.claims.iter().map(|claim| Asked { executor, claim: *claim }).partition(|asked| {
+            let id = asked.claim.execution_id;
+            schedule.is_released(id) || term.leases.is_granted(id, executor, asked.claim.claim_id)
         })
     };
-    let mut grants: Vec<Grant> = Vec::new();
+    let mut response = ClaimResponse {
+        grants: Vec::new(),
+        refused: refused.into_iter().map(|asked| asked.claim.execution_id).collect(),
+    };
     if !allowed.is_empty() {
-        let mut conn = status.connection().await?;
-        let answers = storage::claims::claim(&mut conn, term.number, executor, &allowed, status.now()).await?;
-        drop(conn);
-        status.failpoint.reach("claim.after_commit");
-        for (claim, answer) in allowed.into_iter().zip(answers) {
-            match answer {
-                Some(grant) => {
-                    term.schedule.lock().claimed(claim.execution_id);
-                    term.leases.hold(claim.execution_id, grant.epoch, executor, Some(claim.claim_id), false);
-                    grants.push(grant);
+        let verdicts = term.writers.claims.write(allowed.clone()).await?;
+        for (Asked { claim, .. }, verdict) in allowed.into_iter().zip(verdicts) {
+            let id = claim.execution_id;
+            match verdict {
+                Ok(grant) => {
+                    term.schedule.lock().claimed(id);
+                    term.leases.hold(id, grant.epoch, executor, Some(claim.claim_id), false);
+                    response.grants.push(grant);
                 }
-                // The ledger knows better: it is not queued any more.
-                None => {
-                    term.schedule.lock().remove(claim.execution_id);
-                    refused.push(claim);
+                Err(refusal) => {
+                    // Another executor's run stays where it is; what the ledger does not queue leaves the queue.
+                    if refusal == Refusal::Gone {
+                        term.schedule.lock().remove(id);
+                    }
+                    response.refused.push(id);
                 }
             }
         }
     }
-    status.metrics.claims.inc_by(grants.len() as u64);
-    status.metrics.claims_refused.inc_by(refused.len() as u64);
+    status.metrics.claims.inc_by(response.grants.len() as u64);
+    status.metrics.claims_refused.inc_by(response.refused.len() as u64);
     term.released.notify_one();
-    Ok(web::Json(ClaimResponse { grants, refused: refused.into_iter().map(|claim| claim.execution_id).collect() }))
+    Ok(web::Json(response))
 }
 
 /// Takes reports: committed, then shown, then answered.
@@ -76,20 +80,7 @@ async fn report(
     request: web::Json<ReportRequest>,
 ) -> Result<web::Json<ReportResponse>, RouteError> {
     let term = leading(&status).await?;
-    let timer = status.metrics.report_seconds.start_timer();
-    status.failpoint.reach("report.before_commit");
-    if request.reports.iter().any(|report| report.finish.is_some()) {
-        status.failpoint.reach("finish.before_commit");
-    }
-    let mut conn = status.connection().await?;
-    let reported =
-        storage::reports::report(&mut conn, term.number, request.executor_id, &request.reports, status.now()).await?;
-    drop(conn);
-    timer.observe_duration();
-    status.failpoint.reach("report.after_commit");
-    if reported.iter().any(|one| one.ended.is_some()) {
-        status.failpoint.reach("finish.after_commit");
-    }
+    let reported = term.writers.reports.write(request.into_inner()).await?;
     status.metrics.reports.inc_by(reported.len() as u64);
     let mut response = ReportResponse::default();
     let mut shown: Vec<LiveExecution> = Vec::new();

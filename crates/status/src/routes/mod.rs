@@ -12,6 +12,7 @@ use service::{Problem, ProblemCode, internal_client::LEADER_HEADER};
 use storage::StorageError;
 
 use crate::{
+    group::GroupError,
     leader::{Term, chain},
     service::Status,
 };
@@ -71,15 +72,30 @@ impl RouteError {
 
 impl From<StorageError> for RouteError {
     fn from(error: StorageError) -> Self {
-        match &error {
+        Self::from(&error)
+    }
+}
+
+impl From<GroupError> for RouteError {
+    fn from(error: GroupError) -> Self {
+        match error {
+            GroupError::Storage(error) => Self::from(&*error),
+            GroupError::Over => Self::NotLeader(None),
+        }
+    }
+}
+
+impl From<&StorageError> for RouteError {
+    fn from(error: &StorageError) -> Self {
+        match error {
             StorageError::NotLeader(_) => Self::NotLeader(None),
             StorageError::Conflict(detail) => Self::Conflict(detail.clone()),
             StorageError::Unavailable(_) | StorageError::Contended(_) => {
-                tracing::warn!(error = %chain(&error), "an internal request waits for the database");
+                tracing::warn!(error = %chain(error), "an internal request waits for the database");
                 Self::Unavailable
             }
             _ => {
-                tracing::error!(error = %chain(&error), "an internal request failed");
+                tracing::error!(error = %chain(error), "an internal request failed");
                 Self::Internal
             }
         }
