@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use bytes::{BufMut as _, Bytes, BytesMut};
-use domain::{EventRecord, Sequence};
+use domain::{EventRecord, ExecutionId, Sequence};
 use futures::{Stream, stream};
 use protocol::{
     read::{EVENTS_PATH, EventPage, Found, QUEUE_PATH, ReadEvents, Subject},
     submission::QueueBlock,
 };
-use serde_json::{Value, json};
-use service::Problem;
+use serde_json::{Value, json, value::RawValue};
+use service::{Problem, ProblemCode};
 
 use crate::{
     auth::Caller,
@@ -82,11 +82,14 @@ impl Query {
 }
 
 async fn page(gateway: &Gateway, subject: Subject, query: &Query) -> Result<HttpResponse, Problem> {
+    let execution = subject.execution_id;
     let question = ReadEvents { subject, after: query.after, limit: query.limit };
     let answer: Found<EventPage> =
         gateway.ask(EVENTS_PATH, &question).await.map_err(|error| failure::internal(&error))?;
     let page = found(answer)?;
-    let data: Vec<&serde_json::value::RawValue> = page.events.iter().map(|event| &*event.data).collect();
+    let data = page.events.iter().map(|event| RawValue::from_string(event.data(execution)));
+    let data: Vec<Box<RawValue>> =
+        data.collect::<Result<_, _>>().map_err(|_unreadable| Problem::new(ProblemCode::Internal))?;
     let next = page.events.last().filter(|_| page.more).map(|last| last.sequence);
     Ok(HttpResponse::Ok().json(json!({ "data": data, "nextAfter": next })))
 }
@@ -105,6 +108,7 @@ async fn open(gateway: web::Data<Gateway>, subject: Subject, after: Sequence) ->
     let viewer = Viewer {
         queued: view.state == domain::State::Queued,
         gateway,
+        execution,
         subscription,
         block: None,
         greeted: false,
@@ -119,6 +123,7 @@ async fn open(gateway: web::Data<Gateway>, subject: Subject, after: Sequence) ->
 
 struct Viewer {
     gateway: web::Data<Gateway>,
+    execution: ExecutionId,
     subscription: Subscription,
     queued: bool,
     block: Option<QueueBlock>,
@@ -152,7 +157,7 @@ impl Viewer {
                 Ok(events) => {
                     let mut bytes = BytesMut::new();
                     for event in &events {
-                        write(&mut bytes, event);
+                        write(&mut bytes, event, self.execution);
                         self.over |= event.is_terminal();
                         self.queued &= event.name == "execution.queued";
                     }
@@ -197,10 +202,10 @@ fn comment(text: &str) -> Bytes {
 }
 
 /// One event. Its data is one line: JSON escapes line ends.
-fn write(bytes: &mut BytesMut, event: &EventRecord) {
+fn write(bytes: &mut BytesMut, event: &EventRecord, execution: ExecutionId) {
     bytes.put_slice(format!("id: {}\nevent: ", event.sequence.0).as_bytes());
     bytes.put_slice(event.name.as_bytes());
     bytes.put_slice(b"\ndata: ");
-    bytes.put_slice(event.data.get().as_bytes());
+    bytes.put_slice(event.data(execution).as_bytes());
     bytes.put_slice(b"\n\n");
 }

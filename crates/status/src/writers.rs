@@ -121,7 +121,7 @@ async fn write_reports<'a>(
 /// How much of a transaction a request is, in bytes.
 fn weight(request: &ReportRequest) -> usize {
     let texts = |report: &Report| {
-        let events: usize = report.events.iter().map(|event| event.data.get().len()).sum();
+        let events: usize = report.events.iter().map(domain::EventRecord::size).sum();
         let units: usize = report.units.iter().map(|unit| unit.output.get().len()).sum();
         REPORT_ITSELF + events + units
     };

@@ -142,8 +142,8 @@ pub(crate) async fn open_units(
         let units = found.entry(row.execution_id).or_default();
         for record in read(&row.records)? {
             if record.name.starts_with("output.") {
-                let event = record.event().map_err(|error| StorageError::Corrupt(error.to_string()))?;
-                apply(units, record.sequence.epoch(), event.body);
+                let body = record.body().map_err(|error| StorageError::Corrupt(error.to_string()))?;
+                apply(units, record.sequence.epoch(), body);
             }
         }
     }

@@ -175,7 +175,7 @@ impl Bench {
         let query = ReadEvents { subject: self.subject(id), after: Sequence::START, limit: 1000 };
         let page: Found<EventPage> = post(&self.client, EVENTS_PATH, &query).await.unwrap();
         let Found::Found(page) = page else { panic!("{page:?}") };
-        page.events.iter().map(|record| record.event().unwrap()).collect()
+        page.events.iter().map(|record| serde_json::from_str(&record.data(id)).unwrap()).collect()
     }
 
     pub async fn names(&self, id: ExecutionId) -> Vec<&'static str> {

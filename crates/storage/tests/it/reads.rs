@@ -42,12 +42,12 @@ async fn pages_of_events_join_without_a_hole_and_end_with_the_terminal_one() {
             assert!(page.events.len() <= limit);
             assert_eq!(page.terminal, !page.more);
             after = page.events.last().map_or(after, |record| record.sequence);
-            joined.extend(page.events.into_iter().map(|record| (record.sequence, record.data.get().to_owned())));
+            joined.extend(page.events.into_iter().map(|record| (record.sequence, record.data(attempt.execution))));
             if !page.more {
                 break;
             }
         }
-        let expected: Vec<_> = whole.iter().map(|record| (record.sequence, record.data.get().to_owned())).collect();
+        let expected: Vec<_> = whole.iter().map(|record| (record.sequence, record.data(attempt.execution))).collect();
         assert_eq!(joined, expected, "limit {limit}");
     }
     let end = storage::events::page(&mut conn, attempt.execution, attempt.last.next_in(1), 10).await.unwrap();
