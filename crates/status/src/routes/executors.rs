@@ -12,9 +12,10 @@ use protocol::{
     report::{ReportRequest, ReportResponse, Standing},
 };
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::{RouteError, leading};
-use crate::{leases::Session, service::Status, settle};
+use crate::{service::Status, sessions::Session, settle};
 
 /// A session writes this often: a dead peer is noticed at the second write.
 const BEAT: Duration = Duration::from_millis(100);
@@ -52,13 +53,15 @@ async fn claim(
         for (claim, answer) in allowed.into_iter().zip(answers) {
             match answer {
                 Some(grant) => {
-                    term.schedule.lock().claimed(claim.execution_id);
+                    if !term.schedule.lock().claimed(claim.execution_id) {
+                        term.doubts.doubt(claim.execution_id);
+                    }
                     term.leases.hold(claim.execution_id, grant.epoch, executor, Some(claim.claim_id), false);
                     grants.push(grant);
                 }
                 // The ledger knows better: it is not queued any more.
                 None => {
-                    term.schedule.lock().remove(claim.execution_id);
+                    term.doubts.doubt(claim.execution_id);
                     refused.push(claim);
                 }
             }
@@ -102,12 +105,16 @@ async fn report(
         if let Some(ended) = one.ended {
             let moved = settle::Moved {
                 id,
+                epoch: one.verdict.epoch,
                 state: ended.state,
                 eligible_at: ended.eligible_at,
                 slot_ms: Some(ended.held_ms),
                 events: &[],
             };
             settle::moved(&status, &term, &moved);
+        } else if matches!(one.verdict.standing, Standing::Over | Standing::Lost) {
+            // Its end was written before; the answer may be lost.
+            term.doubts.doubt(id);
         } else if watched {
             response.watched.push(id);
         }
@@ -125,17 +132,22 @@ async fn renew(
     status: web::Data<Status>,
     renewal: web::Json<Renewal>,
 ) -> Result<web::Json<RenewalResponse>, RouteError> {
+    let arrived = Instant::now();
     let term = leading(&status).await?;
     let mut conn = status.connection().await?;
     let renewed = storage::executors::renew(&mut conn, term.number, &renewal).await?;
     drop(conn);
-    let (mut answer, losses) = term.leases.renewed(&renewal);
+    let (mut answer, losses) = term.leases.renewed(&renewal, arrived);
     answer.drain = renewed.drain_requested;
-    settle::slots_changed(&term);
+    term.released.notify_one();
     if !losses.is_empty() {
         let cause = if renewal.goodbye { settle::Cause::GivenBack } else { settle::Cause::Lost };
         tracing::warn!(executor.id = %renewal.executor_id, count = losses.len(), ?cause, "an executor does not list what it holds");
-        settle::take_back(&status, &term, losses, cause).await;
+        let taken = settle::take_back(&status, &term, losses, cause);
+        // Who leaves waits until nothing is left; who stays has to renew.
+        if renewal.goodbye {
+            taken.await;
+        }
     }
     Ok(web::Json(answer))
 }
