@@ -85,8 +85,7 @@ impl Schedule {
     fn eta(&self, ahead: u64) -> Eta {
         let slots = f64::from(self.slots.max(1));
         let ahead = f64::from(u32::try_from(ahead).unwrap_or(u32::MAX));
-        let wait =
-            if self.free() > 0 && ahead < slots { 0.0 } else { (ahead + 1.0) / slots * self.fair.mean_cost() };
+        let wait = if self.free() > 0 && ahead < slots { 0.0 } else { (ahead + 1.0) / slots * self.fair.mean_cost() };
         Eta { p50: milliseconds(wait), p90: milliseconds(wait * 2.3) }
     }
 }

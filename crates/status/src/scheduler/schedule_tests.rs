@@ -140,7 +140,10 @@ fn a_hold_of_the_ledger_counts_wherever_the_queue_had_it() {
     assert!(bench.schedule.claimed(id));
     assert!(!bench.schedule.claimed(ExecutionId::generate()));
 
-    assert_eq!((bench.schedule.queued(), bench.schedule.running(), bench.schedule.place(id)), (0, 1, Some(Place::Running)));
+    assert_eq!(
+        (bench.schedule.queued(), bench.schedule.running(), bench.schedule.place(id)),
+        (0, 1, Some(Place::Running))
+    );
     bench.schedule.ended(id, Some(5));
     bench.schedule.ended(id, Some(5));
     assert_eq!((bench.schedule.queued(), bench.schedule.running(), bench.schedule.free()), (0, 0, 8));
