@@ -199,7 +199,8 @@ fn judge<'a>(
             let rejected = full.then(|| Failure::new(FailureCode::QueueFull, "too many executions are queued already"));
             *new += usize::from(!full);
             let share = share(submission, limits);
-            let tag = if full { 0.0 } else { schedule.tag(&mut drafts, submission.user_id, submission.engine_id, share) };
+            let tag =
+                if full { 0.0 } else { schedule.tag(&mut drafts, submission.user_id, submission.engine_id, share) };
             NewExecution { submission, tag, traceparent: *traceparent, rejected }
         })
         .collect()

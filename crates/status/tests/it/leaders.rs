@@ -119,7 +119,8 @@ async fn a_leader_that_drains_beside_a_standby_hands_over_at_once() {
     let second = Shutdown::new();
     let standby = status::run(config(&bench.database), bench.broker.clone(), Arc::new(SystemClock), second).unwrap();
     wait::until_true(WITHIN, "a standby", async || {
-        let waiting = "SELECT FROM pg_stat_activity WHERE application_name = 'lekhika standby' AND datname = current_database()";
+        let waiting =
+            "SELECT FROM pg_stat_activity WHERE application_name = 'lekhika standby' AND datname = current_database()";
         bench.psql().await.query_opt(waiting, &[]).await.unwrap().is_some()
     })
     .await;
@@ -151,6 +152,12 @@ async fn a_leader_whose_database_falls_silent_is_replaced_and_stands_by() {
             first.post_json(protocol::operate::EXECUTORS_PATH, &NOTHING, WITHIN * 3).await;
         asked
     });
+    // Whoever asked the standby before it leads would be sent to the silent one.
+    wait::until(WITHIN * 3, "another leader", async || {
+        let url: String = bench.psql().await.query_one("SELECT url FROM leader", &[]).await.unwrap().get(0);
+        if url == standby.url { Ok(()) } else { Err(url) }
+    })
+    .await;
     bench.client = leads(&standby.url).await;
     let executor = FakeExecutor::rejoin(&bench, &executor).await;
     assert_eq!(executor.report(attempt.finish()).await.standing, Standing::Over);

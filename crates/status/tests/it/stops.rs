@@ -149,6 +149,7 @@ async fn a_force_stop_reaches_the_executor_by_the_number_it_knows() {
     bench.dispatched().await;
     let attempt = Attempt::of(&executor.claim(id).await.unwrap());
     let mut orders = bench.broker.listen(&[protocol::control::TOPIC.to_owned()], 8);
+    assert!(matches!(orders.next().await, Some(Heard::Gap)), "it has missed what came before");
 
     let asked = std::time::Instant::now();
     assert!(stop(&bench, id, true, 0).await);

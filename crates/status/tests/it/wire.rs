@@ -39,8 +39,11 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let url = format!("postgres://{}@127.0.0.1:{port}/{}", config.get_user().unwrap(), database.name());
-        let state =
-            Arc::new(State { armed: AtomicBool::new(false), lost: AtomicUsize::new(0), silent: watch::Sender::new(false) });
+        let state = Arc::new(State {
+            armed: AtomicBool::new(false),
+            lost: AtomicUsize::new(0),
+            silent: watch::Sender::new(false),
+        });
         let task = tokio::spawn(listen(listener, server, state.clone()));
         Self { url, state, task }
     }
