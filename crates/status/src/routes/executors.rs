@@ -86,7 +86,9 @@ async fn report(
     }
     let mut conn = status.connection().await?;
     let reported =
-        storage::reports::report(&mut conn, term.number, request.executor_id, &request.reports, status.now()).await?;
+        storage::reports::report(&mut conn, term.number, request.executor_id, &request.reports, status.now())
+            .await
+            .map_err(RouteError::of_report)?;
     drop(conn);
     timer.observe_duration();
     status.failpoint.reach("report.after_commit");

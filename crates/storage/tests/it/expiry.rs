@@ -114,3 +114,23 @@ async fn the_next_deadline_is_the_first_that_still_counts() {
     assert_eq!(moved.unwrap().len(), 2);
     assert_eq!(next(61).await, Some(100));
 }
+
+#[tokio::test]
+async fn many_that_run_out_of_time_together_each_keep_their_error() {
+    let ledger = Ledger::start().await;
+    let late = Some(now() + Duration::seconds(60));
+    let batch: Vec<Submission> = (0..30).map(|_| Submission { deadline_at: late, ..ledger.submission() }).collect();
+    ledger.take_in(&batch).await.unwrap();
+    for submission in &batch {
+        ledger.attempt(submission.execution_id).await;
+    }
+
+    let moved =
+        storage::expiry::expire_due(&mut *ledger.conn().await, ledger.term, 100, now() + Duration::seconds(61)).await;
+
+    assert_eq!(moved.unwrap().len(), batch.len());
+    for submission in &batch {
+        let failure = ledger.view(submission.execution_id).await.failure.unwrap();
+        assert_eq!(failure.code, FailureCode::DeadlineExceeded);
+    }
+}
