@@ -51,7 +51,7 @@ pub(crate) struct Term {
     /// Waiting executions by the time they wake.
     pub(crate) wakes: Mutex<BTreeSet<(DateTime<Utc>, ExecutionId)>>,
     /// The earliest deadline that anybody told of.
-    pub(crate) deadline: Mutex<Option<DateTime<Utc>>>,
+    deadline: Mutex<Option<DateTime<Utc>>>,
     /// A wake-up, deadline or eligibility has come nearer.
     pub(crate) sooner: Notify,
     /// Until when intake has taken in everything.
@@ -114,6 +114,16 @@ impl Term {
             *deadline = Some(at);
             self.sooner.notify_one();
         }
+    }
+
+    /// The earliest deadline that was noted.
+    pub(crate) fn deadline(&self) -> Option<DateTime<Utc>> {
+        *self.deadline.lock()
+    }
+
+    /// Takes a deadline that has passed out, before the ledger is asked: what is noted meanwhile counts beside its answer.
+    pub(crate) fn passed(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.deadline.lock().take_if(|at| *at <= now)
     }
 
     /// Notes when a waiting execution wakes.
@@ -248,4 +258,25 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_noted_while_the_ledger_is_asked_for_the_next_one_is_kept() {
+        let at = |second| DateTime::from_timestamp(1_790_000_000 + second, 0).unwrap();
+        let term = Term::new(1, at(0));
+        term.due(Some(at(1)));
+        assert_eq!(term.passed(at(0)), None);
+        assert_eq!(term.passed(at(2)), Some(at(1)));
+
+        term.due(Some(at(5)));
+        let answer = Some(at(9));
+        term.due(answer);
+
+        assert_eq!(term.deadline(), Some(at(5)));
+        assert_eq!(term.passed(at(2)), None);
+    }
 }

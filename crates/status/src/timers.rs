@@ -54,7 +54,7 @@ async fn round(status: &Arc<Status>, term: &Arc<Term>) -> Result<Option<DateTime
     expire(status, term, now).await?;
     let eligible = term.schedule.lock().next_eligible();
     let wakes = term.wakes.lock().first().map(|(at, _)| *at);
-    let deadline = *term.deadline.lock();
+    let deadline = term.deadline();
     Ok([eligible, wakes, deadline].into_iter().flatten().min())
 }
 
@@ -90,16 +90,9 @@ async fn wake(status: &Arc<Status>, term: &Arc<Term>, now: DateTime<Utc>) -> Res
 }
 
 async fn expire(status: &Arc<Status>, term: &Arc<Term>, now: DateTime<Utc>) -> Result<(), StorageError> {
-    // Taken out before the ledger is asked: whatever is noted meanwhile counts beside its answer.
-    let passed = {
-        let mut deadline = term.deadline.lock();
-        if deadline.is_none_or(|at| at > now) {
-            return Ok(());
-        }
-        deadline.take()
-    };
+    let Some(passed) = term.passed(now) else { return Ok(()) };
     let next = expire_all(status, term, now).await;
-    term.due(*next.as_ref().unwrap_or(&passed));
+    term.due(*next.as_ref().unwrap_or(&Some(passed)));
     next.map(drop)
 }
 

@@ -47,6 +47,21 @@ async fn a_standby_takes_over_with_the_same_queue_and_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_cannot_be_made_keeps_nobody_from_leading() {
+    let database = crate::bench::database().await;
+    let (client, connection) = tokio_postgres::connect(&database.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    // A row of today in the default partition: today's own cannot be made any more.
+    let row = format!("INSERT INTO events VALUES ('{}', 1, 1, '[]')", domain::ExecutionId::generate().uuid());
+    client.batch_execute(&row).await.unwrap();
+    let url = database.url();
+
+    let mut bench = Bench::start_at(database, url, None).await;
+
+    bench.submit().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_service_token_nothing_opens() {
     let bench = Bench::start().await;
     let http = reqwest::Client::builder().build().unwrap();
