@@ -22,7 +22,8 @@ use tokio::time::Instant;
 
 use crate::{
     leader::{Term, chain},
-    scheduler::Job,
+    reconcile::reconcile,
+    scheduler::{Drafts, Job},
     service::Status,
 };
 
@@ -117,21 +118,21 @@ async fn take_in(status: &Arc<Status>, term: &Arc<Term>, letters: Vec<Letter>) {
     status.failpoint.reach("intake.before_commit");
     let timer = status.metrics.intake_seconds.start_timer();
     let mut answers = HashMap::new();
+    // Nothing is settled while the database is away: the broker keeps what is behind the prefetch.
+    let limits = loop {
+        match owners(status, term, &all).await {
+            Ok(limits) => break limits,
+            Err(error) => pause(&error).await,
+        }
+    };
+    // Once: a batch that is written again is the same batch.
+    let batch = judge(term, &all, &limits);
     loop {
-        let limits = match owners(status, term, &all).await {
-            Ok(limits) => limits,
-            Err(error) => {
-                pause(&error).await;
-                continue;
-            }
-        };
-        let batch = judge(term, &all, &limits);
         match write(status, term, &batch, &limits).await {
             Ok(taken) => {
                 answers.extend(taken);
                 break;
             }
-            // Nothing is settled while the database is away: the broker keeps what is behind the prefetch.
             Err(error) => pause(&error).await,
         }
     }
@@ -187,7 +188,8 @@ fn judge<'a>(
     all: &[(&'a Submission, Option<&'a str>)],
     limits: &HashMap<UserId, OwnerLimits>,
 ) -> Vec<NewExecution<'a>> {
-    let mut schedule = term.schedule.lock();
+    let schedule = term.schedule.lock();
+    let mut drafts = Drafts::default();
     let mut coming: HashMap<UserId, usize> = HashMap::new();
     all.iter()
         .map(|(submission, traceparent)| {
@@ -197,7 +199,8 @@ fn judge<'a>(
             let rejected = full.then(|| Failure::new(FailureCode::QueueFull, "too many executions are queued already"));
             *new += usize::from(!full);
             let share = share(submission, limits);
-            let tag = if full { 0.0 } else { schedule.tag(submission.user_id, submission.engine_id, share) };
+            let tag =
+                if full { 0.0 } else { schedule.tag(&mut drafts, submission.user_id, submission.engine_id, share) };
             NewExecution { submission, tag, traceparent: *traceparent, rejected }
         })
         .collect()
@@ -215,7 +218,10 @@ fn write<'a>(
         let written = storage::intake::take_in(&mut conn, term.number, batch, status.now()).await;
         drop(conn);
         match written {
-            Ok(taken) => Ok(enter(status, term, batch, taken, limits)),
+            Ok(taken) => {
+                recall(status, term, batch, &taken).await;
+                Ok(enter(status, term, batch, taken, limits))
+            }
             Err(StorageError::Poison(error)) if batch.len() == 1 => {
                 tracing::error!(%error, "a submission cannot be stored");
                 let rejected = SubmissionOutcome::Rejected {
@@ -236,6 +242,24 @@ fn write<'a>(
         }
     }
     .boxed()
+}
+
+/// What came before but is not known here was committed by a write whose answer was lost: the ledger says where it is.
+async fn recall(status: &Status, term: &Term, batch: &[NewExecution<'_>], taken: &[TakenIn]) {
+    let ids: Vec<domain::ExecutionId> = {
+        let schedule = term.schedule.lock();
+        batch
+            .iter()
+            .zip(taken)
+            .filter(|(_, taken)| matches!(taken, TakenIn::Redelivered { state } if !state.is_terminal()))
+            .map(|(new, _)| new.submission.execution_id)
+            .filter(|id| schedule.place(*id).is_none())
+            .collect()
+    };
+    if let Err(error) = reconcile(status, term, &ids).await {
+        tracing::warn!(error = %chain(&error), "what came again is looked up later");
+        ids.into_iter().for_each(|id| term.doubts.doubt(id));
+    }
 }
 
 /// Queues what was inserted and says what became of each.

@@ -81,7 +81,7 @@ async fn reports(status: &Status, term: &Term, gathered: &mut Gathered<ReportReq
         match write_reports(status, term, batch.iter().map(|waiting| &waiting.work)).await {
             Ok(answers) => share(batch, answers, |request| request.reports.len()),
             // One of them cannot be written: the others must not suffer for it.
-            Err(error) if !error.is_transient() && batch.len() > 1 => {
+            Err(error) if error.is_about_the_data() && batch.len() > 1 => {
                 for waiting in batch {
                     let written = write_reports(status, term, [&waiting.work]).await;
                     waiting.answer(written.map_err(|error| GroupError::Storage(Arc::new(error))));

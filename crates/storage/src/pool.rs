@@ -17,6 +17,9 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations");
 /// How long any wait for a connection, a lock or a statement may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long we wait for any answer: a little longer than the server's own deadline, for a server that stands still keeps none.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(12);
+
 /// A bounded pool of connections.
 pub type Pool = diesel_async::pooled_connection::deadpool::Pool<AsyncPgConnection>;
 
@@ -31,7 +34,7 @@ pub fn pool(url: &str, size: usize) -> Result<Pool, StorageError> {
     let mut config = ManagerConfig::default();
     config.recycling_method = RecyclingMethod::Fast;
     config.custom_setup = Box::new(|url| establish(url.to_owned()).boxed());
-    let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(url, config);
+    let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(with_keepalives(url), config);
     Pool::builder(manager)
         .max_size(size)
         .wait_timeout(Some(DEADLINE))
@@ -42,6 +45,24 @@ pub fn pool(url: &str, size: usize) -> Result<Pool, StorageError> {
         .map_err(|error| StorageError::Unavailable(Box::new(error)))
 }
 
+/// A server whose host is gone must be noticed in seconds, whether we wait for it or send to it.
+pub(crate) fn with_keepalives(url: &str) -> String {
+    const OPTIONS: [&str; 5] = [
+        "keepalives_idle=2",
+        "keepalives_interval=1",
+        "keepalives_retries=3",
+        "tcp_user_timeout=10",
+        "connect_timeout=5",
+    ];
+    // A URL, or `key=value` pairs.
+    let (first, next) = match url.contains("://") {
+        true if url.contains('?') => ("&", "&"),
+        true => ("?", "&"),
+        false => (" ", " "),
+    };
+    format!("{url}{first}{}", OPTIONS.join(next))
+}
+
 async fn establish(url: String) -> Result<AsyncPgConnection, diesel::ConnectionError> {
     let mut conn = AsyncPgConnection::establish(&url).await?;
     // A statement that hangs must not hang its caller; plans of our statements do not depend on their values. Every statement
@@ -49,7 +70,7 @@ async fn establish(url: String) -> Result<AsyncPgConnection, diesel::ConnectionE
     // until the next ANALYZE, however large they have become.
     conn.batch_execute(
         "SET application_name = 'lekhika'; SET statement_timeout = '10s'; SET lock_timeout = '5s'; \
-         SET idle_in_transaction_session_timeout = '15s'; SET plan_cache_mode = 'force_generic_plan'; SET jit = off; \
+         SET idle_in_transaction_session_timeout = '5s'; SET plan_cache_mode = 'force_generic_plan'; SET jit = off; \
          SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
     )
     .await
@@ -102,4 +123,20 @@ async fn harness(url: &str) -> Result<Harness, StorageError> {
     // Two processes that start together take turns; the lock ends with the connection.
     conn.batch_execute("SELECT pg_advisory_lock(7203601)").await?;
     Ok(AsyncMigrationHarness::new(conn))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_server_is_noticed_however_the_address_is_written() {
+        for url in ["postgres://u@h:1/d", "postgres://u@h:1/d?sslmode=disable", "host=h user=u dbname=d"] {
+            let config: tokio_postgres::Config = with_keepalives(url).parse().unwrap();
+
+            assert_eq!(config.get_keepalives_idle(), Duration::from_secs(2), "{url}");
+            assert_eq!(config.get_tcp_user_timeout(), Some(&Duration::from_secs(10)), "{url}");
+            assert_eq!(config.get_dbname(), Some("d"), "{url}");
+        }
+    }
 }

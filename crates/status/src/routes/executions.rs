@@ -201,12 +201,20 @@ async fn try_stop(status: &Status, term: &Term, request: &Stop) -> Result<Option
     let Some(outcome) = outcome else { return Ok(None) };
     let id = request.subject.execution_id;
     if outcome.changed && outcome.state.is_terminal() {
-        let change =
-            settle::Moved { id, state: outcome.state, eligible_at: None, slot_ms: None, events: &outcome.appended };
+        let change = settle::Moved {
+            id,
+            epoch: outcome.epoch,
+            state: outcome.state,
+            eligible_at: None,
+            slot_ms: None,
+            events: &outcome.appended,
+        };
         settle::moved(status, term, &change);
+    } else if !outcome.changed || !term.leases.cancelling(id) {
+        // A stop before this one did it, and its answer may be lost; or the holder is not known here.
+        term.doubts.doubt(id);
     }
     if outcome.executor_id.is_some() {
-        term.leases.cancelling(id);
         tell(status, id, outcome.epoch);
     }
     Ok(Some(outcome.state))

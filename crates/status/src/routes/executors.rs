@@ -12,10 +12,11 @@ use protocol::{
     report::{ReportRequest, ReportResponse, Standing},
 };
 use serde::Deserialize;
-use storage::claims::{Asked, Refusal};
+use storage::claims::Asked;
+use tokio::time::Instant;
 
 use super::{RouteError, leading};
-use crate::{leases::Session, service::Status, settle};
+use crate::{service::Status, sessions::Session, settle};
 
 /// A session writes this often: a dead peer is noticed at the second write.
 const BEAT: Duration = Duration::from_millis(100);
@@ -52,19 +53,16 @@ async fn claim(
         let verdicts = term.writers.claims.write(allowed.clone()).await?;
         for (Asked { claim, .. }, verdict) in allowed.into_iter().zip(verdicts) {
             let id = claim.execution_id;
-            match verdict {
-                Ok(grant) => {
-                    term.schedule.lock().claimed(id);
-                    term.leases.hold(id, grant.epoch, executor, Some(claim.claim_id), false);
-                    response.grants.push(grant);
+            if let Ok(grant) = verdict {
+                if !term.schedule.lock().claimed(id) {
+                    term.doubts.doubt(id);
                 }
-                Err(refusal) => {
-                    // Another executor's run stays where it is; what the ledger does not queue leaves the queue.
-                    if refusal == Refusal::Gone {
-                        term.schedule.lock().remove(id);
-                    }
-                    response.refused.push(id);
-                }
+                term.leases.hold(id, grant.epoch, executor, Some(claim.claim_id), false);
+                response.grants.push(grant);
+            } else {
+                // The ledger knows better: it is another's, or not queued any more.
+                term.doubts.doubt(id);
+                response.refused.push(id);
             }
         }
     }
@@ -80,7 +78,7 @@ async fn report(
     request: web::Json<ReportRequest>,
 ) -> Result<web::Json<ReportResponse>, RouteError> {
     let term = leading(&status).await?;
-    let reported = term.writers.reports.write(request.into_inner()).await?;
+    let reported = term.writers.reports.write(request.into_inner()).await.map_err(RouteError::of_report)?;
     status.metrics.reports.inc_by(reported.len() as u64);
     let mut response = ReportResponse::default();
     let mut shown: Vec<LiveExecution> = Vec::new();
@@ -93,12 +91,16 @@ async fn report(
         if let Some(ended) = one.ended {
             let moved = settle::Moved {
                 id,
+                epoch: one.verdict.epoch,
                 state: ended.state,
                 eligible_at: ended.eligible_at,
                 slot_ms: Some(ended.held_ms),
                 events: &[],
             };
             settle::moved(&status, &term, &moved);
+        } else if matches!(one.verdict.standing, Standing::Over | Standing::Lost) {
+            // Its end was written before; the answer may be lost.
+            term.doubts.doubt(id);
         } else if watched {
             response.watched.push(id);
         }
@@ -116,17 +118,22 @@ async fn renew(
     status: web::Data<Status>,
     renewal: web::Json<Renewal>,
 ) -> Result<web::Json<RenewalResponse>, RouteError> {
+    let arrived = Instant::now();
     let term = leading(&status).await?;
     let mut conn = status.connection().await?;
     let renewed = storage::executors::renew(&mut conn, term.number, &renewal).await?;
     drop(conn);
-    let (mut answer, losses) = term.leases.renewed(&renewal);
+    let (mut answer, losses) = term.leases.renewed(&renewal, arrived);
     answer.drain = renewed.drain_requested;
-    settle::slots_changed(&term);
+    term.released.notify_one();
     if !losses.is_empty() {
         let cause = if renewal.goodbye { settle::Cause::GivenBack } else { settle::Cause::Lost };
         tracing::warn!(executor.id = %renewal.executor_id, count = losses.len(), ?cause, "an executor does not list what it holds");
-        settle::take_back(&status, &term, losses, cause).await;
+        let taken = settle::take_back(&status, &term, losses, cause);
+        // Who leaves waits until nothing is left; who stays has to renew.
+        if renewal.goodbye {
+            taken.await;
+        }
     }
     Ok(web::Json(answer))
 }

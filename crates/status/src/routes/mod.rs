@@ -35,6 +35,9 @@ pub(crate) enum RouteError {
     /// Something named in the request contradicts what is stored.
     #[error("{0}")]
     Conflict(String),
+    /// It can never be stored as it is: whoever sent it must not send it again.
+    #[error("the request cannot be stored")]
+    Refused,
     /// The database is away: later.
     #[error("the database cannot be reached")]
     Unavailable,
@@ -64,6 +67,7 @@ impl RouteError {
         match self {
             Self::NotLeader(_) => Problem::new(ProblemCode::NotLeader),
             Self::Conflict(detail) => Problem::new(ProblemCode::Conflict).detail(detail.clone()),
+            Self::Refused => Problem::new(ProblemCode::InvalidRequest).detail("the request cannot be stored"),
             Self::Unavailable => Problem::new(ProblemCode::Unavailable),
             Self::Internal => Problem::new(ProblemCode::Internal),
         }
@@ -98,6 +102,19 @@ impl From<&StorageError> for RouteError {
                 tracing::error!(error = %chain(error), "an internal request failed");
                 Self::Internal
             }
+        }
+    }
+}
+
+impl RouteError {
+    /// Of a report: its executor repeats it until it is told that the report itself is wrong.
+    fn of_report(error: GroupError) -> Self {
+        match &error {
+            GroupError::Storage(cause) if cause.is_about_the_data() => {
+                tracing::error!(error = %chain(&**cause), "a report cannot be stored");
+                Self::Refused
+            }
+            _ => error.into(),
         }
     }
 }

@@ -47,9 +47,13 @@ pub async fn database() -> TestDatabase {
 }
 
 pub fn config(database: &TestDatabase) -> status::StatusConfig {
+    config_at(&database.url())
+}
+
+pub fn config_at(url: &str) -> status::StatusConfig {
     status::StatusConfig::from_environment(&Environment::of([
         ("LEKHIKA_INTERNAL_ADDR", "127.0.0.1:0"),
-        ("LEKHIKA_DATABASE_URL", database.url().as_str()),
+        ("LEKHIKA_DATABASE_URL", url),
         ("LEKHIKA_SERVICE_SECRET", SECRET),
     ]))
     .unwrap()
@@ -70,9 +74,15 @@ impl Bench {
     /// With a limit of executions at once for the one user.
     pub async fn start_with(max_queued: Option<u32>) -> Self {
         let database = database().await;
+        let url = database.url();
+        Self::start_at(database, url, max_queued).await
+    }
+
+    /// With a database that status reaches at `url`.
+    pub async fn start_at(database: TestDatabase, url: String, max_queued: Option<u32>) -> Self {
         let broker = Arc::new(InProcessBroker::new());
         let shutdown = Shutdown::new();
-        let handle = status::run(config(&database), broker.clone(), Arc::new(SystemClock), shutdown.clone()).unwrap();
+        let handle = status::run(config_at(&url), broker.clone(), Arc::new(SystemClock), shutdown.clone()).unwrap();
         let client = client(vec![handle.url.clone()]);
         let level = PutLevel {
             name: "test".into(),
@@ -186,6 +196,13 @@ impl Bench {
         let found: Invariants = post(&self.client, INVARIANTS_PATH, &json!({})).await.unwrap();
         assert_eq!(found.violations, []);
     }
+
+    /// Statements of the test's own.
+    pub async fn psql(&self) -> tokio_postgres::Client {
+        let (client, connection) = tokio_postgres::connect(&self.database.url(), tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
 }
 
 pub async fn post<T: Serialize, R: DeserializeOwned>(
@@ -251,6 +268,13 @@ impl FakeExecutor {
         let mut response: ClaimResponse = post(&self.client, CLAIMS_PATH, &request).await.unwrap();
         assert_eq!(response.grants.len() + response.refused.len(), 1);
         response.grants.pop()
+    }
+
+    /// A claim that gets no answer.
+    pub async fn claim_fails(&self, id: ExecutionId) {
+        let claims = vec![Claim { execution_id: id, claim_id: ClaimId::generate() }];
+        let request = ClaimRequest { executor_id: self.id, claims };
+        post::<_, ClaimResponse>(&self.client, CLAIMS_PATH, &request).await.unwrap_err();
     }
 
     pub async fn report(&self, report: Report) -> Verdict {

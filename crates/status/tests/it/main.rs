@@ -12,5 +12,7 @@
 mod bench;
 mod executors;
 mod leaders;
+mod lost_answers;
 mod spine;
 mod stops;
+mod wire;
