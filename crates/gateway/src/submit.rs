@@ -6,18 +6,24 @@ use broker::{Broker, Inbox, Message, Queue, ReplyTo};
 use domain::ExecutionId;
 use parking_lot::Mutex;
 use protocol::{
-    Envelope, TraceContext,
+    Envelope,
     submission::{Submission, SubmissionOutcome, SubmissionReplies, Submissions},
 };
 use service::Shutdown;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot, watch},
+    time::Instant,
+};
+use tracing::{Instrument as _, Span};
 
 use crate::metrics::Metrics;
 
 /// How long status has to reply, and the broker to confirm.
 const WITHIN: Duration = Duration::from_secs(1);
-/// How long the broker may take before the submission is given up.
+/// How long the broker may take for one message.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
+/// How long a client waits at most, its submission's time in the queue of packets included.
+const ANSWER_WITHIN: Duration = Duration::from_secs(6);
 /// Submissions waiting to be packed.
 const WAITING: usize = 4_096;
 /// Submissions per message.
@@ -44,7 +50,8 @@ pub(crate) enum Outcome {
 
 struct Packet {
     submission: Submission,
-    trace: Option<TraceContext>,
+    /// The request it is from.
+    span: Span,
     confirmed: oneshot::Sender<Result<(), bool>>,
 }
 
@@ -76,7 +83,7 @@ impl Submitter {
         let inbox = broker.inbox(REPLIES);
         let address = inbox.address();
         shutdown.spawn(deliver(inbox, Arc::clone(&replies), shutdown.clone()));
-        shutdown.spawn(pack(Arc::clone(broker), waiting, address, metrics.clone(), shutdown.clone()));
+        shutdown.spawn(pack(Arc::clone(broker), waiting, address, shutdown.clone()));
         Self { packets, replies, metrics }
     }
 
@@ -84,11 +91,12 @@ impl Submitter {
     /// enough.
     pub(crate) async fn submit(&self, submission: Submission, reply_only: bool) -> Outcome {
         let id = submission.execution_id;
+        let give_up = Instant::now() + ANSWER_WITHIN;
         let (reply, mut replied) = oneshot::channel();
         self.replies.lock().insert(id, reply);
         let _waiting = Waiting { replies: &self.replies, id };
         let (confirmed, confirm) = oneshot::channel();
-        let packet = Packet { submission, trace: trace(), confirmed };
+        let packet = Packet { submission, span: Span::current(), confirmed };
         // A full queue of packets means that the broker is away or far behind.
         if tokio::time::timeout(WITHIN, self.packets.send(packet)).await.is_err() {
             return Outcome::NotTaken;
@@ -128,6 +136,8 @@ impl Submitter {
                     Err(false) => return Outcome::NotTaken,
                     Err(true) => return Outcome::Unknown,
                 },
+                // It may still stand in the queue of packets: who left is not published any more.
+                () = tokio::time::sleep_until(give_up) => return Outcome::Unknown,
             }
         }
         self.metrics.confirmed_only.inc();
@@ -135,16 +145,11 @@ impl Submitter {
     }
 }
 
-fn trace() -> Option<TraceContext> {
-    service::trace::current().map(|of| TraceContext { traceparent: of.traceparent, tracestate: of.tracestate })
-}
-
 /// Packs what came while the last messages were on their way: at once when idle, together under load.
 async fn pack(
     broker: Arc<dyn Broker>,
     mut waiting: mpsc::Receiver<Packet>,
     address: watch::Receiver<Option<ReplyTo>>,
-    metrics: Metrics,
     shutdown: Shutdown,
 ) {
     let room = Arc::new(Semaphore::new(IN_FLIGHT));
@@ -163,26 +168,41 @@ async fn pack(
             packets.push(packet);
         }
         let (broker, reply_to) = (Arc::clone(&broker), address.borrow().clone());
-        let _counted = &metrics;
         shutdown.spawn(async move {
-            publish(&*broker, packets, reply_to).await;
+            // In an outage many waited in vain and were told so.
+            packets.retain(|packet| !packet.confirmed.is_closed());
+            if !packets.is_empty() {
+                let span = span_of(&packets);
+                publish(&*broker, packets, reply_to).instrument(span).await;
+            }
             drop(permit);
         });
     }
 }
 
+/// The span of one message: below the request of its submission, or linked with the requests of all of them.
+fn span_of(packets: &[Packet]) -> Span {
+    if let [one] = packets {
+        return tracing::info_span!(parent: &one.span, "publish", submissions = 1);
+    }
+    let span = tracing::info_span!(parent: None, "publish", submissions = packets.len());
+    if service::trace::is_recorded(&span) {
+        for packet in packets {
+            span.follows_from(&packet.span);
+        }
+    }
+    span
+}
+
 async fn publish(broker: &dyn Broker, packets: Vec<Packet>, reply_to: Option<ReplyTo>) {
-    let mut submissions = Vec::with_capacity(packets.len());
-    let mut confirms = Vec::with_capacity(packets.len());
-    let mut trace = None;
+    let (mut submissions, mut confirms) = (Vec::with_capacity(packets.len()), Vec::with_capacity(packets.len()));
     for packet in packets {
-        trace = trace.or(packet.trace);
         submissions.push(packet.submission);
         confirms.push(packet.confirmed);
     }
-    let result = match Envelope::new(Submissions { submissions }, trace).to_bytes() {
+    let result = match Envelope::new(Submissions { submissions }, crate::trace::current()).to_bytes() {
         Ok(bytes) => {
-            let message = Message::persistent(bytes).reply_to(reply_to).traced();
+            let message = Message::persistent(bytes).reply_to(reply_to);
             broker.publish(Queue::Submissions, message, CONFIRM_WITHIN).await.map_err(|error| {
                 tracing::warn!(%error, "submissions are not confirmed");
                 error.may_have_been_taken()
@@ -218,5 +238,129 @@ async fn deliver(mut inbox: Inbox, replies: Replies, shutdown: Shutdown) {
             }
             Err(error) => tracing::error!(%error, "a reply cannot be read"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use broker::InProcessBroker;
+    use domain::{EngineId, KeyId, Priority, UserId, VersionId};
+    use service::{
+        TraceContext,
+        telemetry::{self, TelemetryConfig},
+        trace,
+    };
+
+    fn submission() -> Submission {
+        Submission {
+            execution_id: ExecutionId::generate(),
+            user_id: UserId::generate(),
+            engine_id: EngineId::generate(),
+            user_engine_id: None,
+            version_id: VersionId::generate(),
+            key_id: KeyId::generate(),
+            input: serde_json::value::to_raw_value("x").unwrap(),
+            priority: Priority::Normal,
+            labels: std::collections::BTreeMap::new(),
+            end_user: None,
+            submitted_at: chrono::DateTime::UNIX_EPOCH,
+            deadline_at: None,
+            queue_deadline_at: None,
+            idempotency: None,
+            parent: None,
+            trace: crate::trace::current(),
+        }
+    }
+
+    /// A packet of a request in the trace of this id.
+    fn packet(trace_id: &str) -> (Packet, oneshot::Receiver<Result<(), bool>>) {
+        let span = tracing::info_span!("request");
+        let traceparent = format!("00-{trace_id}-b7ad6b7169203331-01");
+        trace::set_parent(&span, &TraceContext { traceparent, tracestate: Some("v=1".to_owned()) });
+        let (confirmed, confirm) = oneshot::channel();
+        let packet = span.in_scope(|| Packet { submission: submission(), span: Span::current(), confirmed });
+        (packet, confirm)
+    }
+
+    fn traced() -> tracing::subscriber::DefaultGuard {
+        let config = TelemetryConfig { filter: "off".to_owned(), text: true, otlp_endpoint: None };
+        tracing::subscriber::set_default(telemetry::prepare("gateway", &config).unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn two_requests_in_one_message_keep_a_trace_each() {
+        let _traced = traced();
+        let ids = ["0af7651916cd43dd8448eb211c80319c", "1bf7651916cd43dd8448eb211c80319d"];
+        let ((first, _one), (second, _two)) = (packet(ids[0]), packet(ids[1]));
+        let broker = InProcessBroker::new();
+        let mut consumer = broker.consume(Queue::Submissions, 1);
+        let packets = vec![first, second];
+
+        let span = span_of(&packets);
+        let publishing = publish(&broker, packets, None).instrument(span);
+        let taking = async {
+            let delivery = consumer.next().await.unwrap();
+            let envelope = Envelope::<Submissions>::from_bytes(&delivery.body).unwrap();
+            delivery.ack();
+            envelope
+        };
+        let ((), envelope) = tokio::join!(publishing, taking);
+
+        let traces: Vec<_> = envelope.body.submissions.iter().map(|one| one.trace.clone().unwrap()).collect();
+        for (trace, id) in traces.iter().zip(ids) {
+            assert!(trace.traceparent.contains(id), "{traces:?}");
+            assert_eq!(trace.tracestate.as_deref(), Some("v=1"));
+        }
+        let message = envelope.trace.unwrap().traceparent;
+        assert!(ids.iter().all(|id| !message.contains(id)), "it is neither tenant's");
+    }
+
+    #[tokio::test]
+    async fn a_message_of_one_submission_goes_on_in_its_trace() {
+        let _traced = traced();
+        let id = "0af7651916cd43dd8448eb211c80319c";
+
+        let span = span_of(&[packet(id).0]);
+
+        assert!(trace::of(&span).unwrap().traceparent.contains(id));
+    }
+
+    #[tokio::test]
+    async fn a_client_is_answered_although_the_broker_is_silent() {
+        let broker: Arc<dyn Broker> = Arc::new(InProcessBroker::new());
+        let shutdown = Shutdown::new();
+        let metrics = Metrics::new(&prometheus::Registry::new());
+        let submitter = Submitter::start(&broker, metrics, &shutdown);
+        let began = Instant::now();
+
+        // More than the messages under way: the last ones wait in the queue of packets.
+        let waiting: Vec<_> = (0..IN_FLIGHT + 2).map(|_| submitter.submit(submission(), false)).collect();
+        let outcomes = futures::future::join_all(waiting).await;
+
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Unknown)), "{outcomes:?}");
+        assert!(began.elapsed() < ANSWER_WITHIN + Duration::from_secs(1));
+        shutdown.abort.cancel();
+    }
+
+    #[tokio::test]
+    async fn who_was_told_to_give_up_is_not_published_afterwards() {
+        let broker: Arc<dyn Broker> = Arc::new(InProcessBroker::new());
+        let shutdown = Shutdown::new();
+        let (packets, waiting) = mpsc::channel(4);
+        let (_, address) = watch::channel(None);
+        let (gone, _) = packet("0af7651916cd43dd8448eb211c80319c");
+        let (there, _confirm) = packet("0af7651916cd43dd8448eb211c80319c");
+        let id = there.submission.execution_id;
+        packets.send(gone).await.unwrap();
+        packets.send(there).await.unwrap();
+        shutdown.spawn(pack(Arc::clone(&broker), waiting, address, shutdown.clone()));
+
+        let delivery = broker.consume(Queue::Submissions, 1).next().await.unwrap();
+
+        let published = Envelope::<Submissions>::from_bytes(&delivery.body).unwrap().body.submissions;
+        assert_eq!(published.iter().map(|one| one.execution_id).collect::<Vec<_>>(), [id]);
+        delivery.ack();
+        shutdown.abort.cancel();
     }
 }

@@ -16,6 +16,7 @@ pub mod scheduler;
 mod service;
 mod settle;
 mod timers;
+mod trace;
 mod upkeep;
 
 pub use service::{Handle, StatusConfig, StatusError, run};

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use domain::{EventRecord, ExecutionId, State};
 use storage::fence::Loss;
+use tracing::Instrument as _;
 
 use crate::{
     leader::{Term, chain},
@@ -64,8 +65,9 @@ pub(crate) async fn take_back(status: &Arc<Status>, term: &Arc<Term>, losses: Ve
     if losses.is_empty() {
         return;
     }
+    let span = tracing::info_span!("take back", executions = losses.len(), ?cause);
     loop {
-        match try_take_back(status, term, &losses, cause).await {
+        match try_take_back(status, term, &losses, cause).instrument(span.clone()).await {
             Ok(()) => return,
             Err(storage::StorageError::NotLeader(_)) => return,
             Err(error) => tracing::warn!(error = %chain(&error), "a fence waits"),

@@ -80,9 +80,9 @@ async fn wake(status: &Arc<Status>, term: &Arc<Term>, now: DateTime<Utc>) -> Res
         for job in &jobs {
             crate::leader::restore(term, job);
         }
-        for moved in &woken {
-            status.live.show(moved.execution_id, &moved.appended);
-        }
+        tracing::info_span!("wake", executions = woken.len()).in_scope(|| {
+            woken.iter().for_each(|moved| status.live.show(moved.execution_id, &moved.appended));
+        });
         term.released.notify_one();
     }
 }
@@ -100,9 +100,8 @@ async fn expire(status: &Arc<Status>, term: &Arc<Term>, now: DateTime<Utc>) -> R
             return Ok(());
         }
         drop(conn);
-        for moved in &ended {
-            end(status, term, moved);
-        }
+        tracing::info_span!("expire", executions = ended.len())
+            .in_scope(|| ended.iter().for_each(|moved| end(status, term, moved)));
     }
 }
 

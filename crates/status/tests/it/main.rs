@@ -14,3 +14,4 @@ mod executors;
 mod leaders;
 mod spine;
 mod stops;
+mod traced;
