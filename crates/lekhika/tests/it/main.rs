@@ -18,3 +18,4 @@ mod killed;
 mod outage;
 mod stopped;
 mod system;
+mod traces;
