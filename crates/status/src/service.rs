@@ -48,7 +48,7 @@ impl StatusConfig {
         let address = environment.parsed_or("LEKHIKA_INTERNAL_ADDR", SocketAddr::from(([127, 0, 0, 1], 9100)));
         let self_url = environment.url("LEKHIKA_SELF_URL");
         let database_url = environment.secret_url("LEKHIKA_DATABASE_URL", &["postgres", "postgresql"]);
-        let connections = environment.within("LEKHIKA_DATABASE_CONNECTIONS", 16_usize, 2..=1_000);
+        let connections = environment.within("LEKHIKA_DATABASE_CONNECTIONS", 16_usize, 1..=1_000);
         let service_secret = environment.long_secret(service::tokens::SECRET_VARIABLE);
         let failpoint = Failpoint::from_environment(environment);
         environment.finish()?;

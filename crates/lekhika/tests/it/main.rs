@@ -11,11 +11,13 @@
     reason = "test code"
 )]
 
+mod compose;
 mod deploy_files;
 mod dev;
 mod finished;
 mod killed;
 mod outage;
+mod settings;
 mod stopped;
 mod system;
 mod traces;
