@@ -17,6 +17,7 @@ mod dev;
 mod finished;
 mod killed;
 mod outage;
+mod scripts;
 mod settings;
 mod stopped;
 mod system;
