@@ -298,13 +298,8 @@ impl Subscription {
     async fn read(&self) -> Result<EventPage, Problem> {
         self.hub.metrics.fetches.inc();
         let question = ReadEvents { subject: self.subject.clone(), after: self.after, limit: PAGE };
-        let answer: Found<EventPage> = self
-            .hub
-            .status
-            .post_json(EVENTS_PATH, &question, WITHIN)
-            .instrument(self.span.clone())
-            .await
-            .map_err(|error| failure::internal(&error))?;
+        let asked = self.hub.status.post_json(EVENTS_PATH, &question, WITHIN).instrument(self.span.clone());
+        let answer: Found<EventPage> = asked.await.map_err(|error| failure::internal(&error))?;
         crate::executions::found(answer)
     }
 

@@ -136,7 +136,7 @@ impl TryFrom<String> for Span {
         while !rest.is_empty() {
             let digits = rest.find(|letter: char| !letter.is_ascii_digit()).ok_or_else(wrong)?;
             let unit = rest[digits..].find(|letter: char| letter.is_ascii_digit()).unwrap_or(rest.len() - digits);
-            let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+            let number: u64 = rest[..digits].parse().map_err(|_other| wrong())?;
             total += match &rest[digits..digits + unit] {
                 "us" => Duration::from_micros(number),
                 "ms" => Duration::from_millis(number),
@@ -166,7 +166,10 @@ impl TryFrom<String> for Port {
     fn try_from(text: String) -> Result<Self, String> {
         let wrong = || format!("`{text}` is not address:port:port");
         let (host, container) = text.rsplit_once(':').ok_or_else(wrong)?;
-        Ok(Self { host: host.parse().map_err(|_| wrong())?, container: container.parse().map_err(|_| wrong())? })
+        Ok(Self {
+            host: host.parse().map_err(|_other| wrong())?,
+            container: container.parse().map_err(|_other| wrong())?,
+        })
     }
 }
 
