@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use protocol::report::{REPORTS_PATH, Report, ReportRequest, ReportResponse, Standing};
 use service::{InternalError, ProblemCode};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tracing::Instrument as _;
 
 use crate::{
     outbox::{Sent, TICK},
@@ -31,7 +32,8 @@ pub(crate) async fn run(executor: Arc<Executor>) {
         }
         let (sent, reports) = executor.outbox.take();
         if !sent.is_empty() {
-            deliver(&executor, sent, reports).await;
+            let span = tracing::info_span!("report", executions = reports.len());
+            deliver(&executor, sent, reports).instrument(span).await;
         }
     }
 }

@@ -214,6 +214,7 @@ pub(crate) async fn submit(
         queue_deadline_at: after(order.queue_ttl_ms),
         idempotency: order.idempotency,
         parent: order.parent,
+        trace: crate::trace::current(),
     };
     let accepted =
         Accepted { id, engine_id: order.engine_id, version_id: order.version_id, created_at: now, queue: None };

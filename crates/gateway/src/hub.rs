@@ -20,6 +20,8 @@ use tokio::{
     time::Instant,
 };
 
+use tracing::{Instrument as _, Span};
+
 use crate::{
     failure,
     metrics::Metrics,
@@ -74,6 +76,8 @@ pub(crate) struct Subscription {
     replayed: bool,
     registered: bool,
     misses: usize,
+    /// The request that watches: its stream is read long after its handler has returned.
+    span: Span,
 }
 
 impl Hub {
@@ -121,6 +125,7 @@ impl Hub {
             replayed: false,
             registered: false,
             misses: 0,
+            span: Span::current(),
         }
     }
 
@@ -277,7 +282,7 @@ impl Subscription {
         if let Err(error) = self.hub.bindings.bind(&topic).await {
             tracing::debug!(%error, "live events are not heard yet");
         }
-        if let Err(error) = self.hub.watch().await {
+        if let Err(error) = self.hub.watch().instrument(self.span.clone()).await {
             tracing::debug!(%error, "the leader does not know what is watched");
             self.hub.watch_now.notify_one();
         }
@@ -293,12 +298,8 @@ impl Subscription {
     async fn read(&self) -> Result<EventPage, Problem> {
         self.hub.metrics.fetches.inc();
         let question = ReadEvents { subject: self.subject.clone(), after: self.after, limit: PAGE };
-        let answer: Found<EventPage> = self
-            .hub
-            .status
-            .post_json(EVENTS_PATH, &question, WITHIN)
-            .await
-            .map_err(|error| failure::internal(&error))?;
+        let asked = self.hub.status.post_json(EVENTS_PATH, &question, WITHIN).instrument(self.span.clone());
+        let answer: Found<EventPage> = asked.await.map_err(|error| failure::internal(&error))?;
         crate::executions::found(answer)
     }
 

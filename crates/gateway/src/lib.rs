@@ -24,8 +24,8 @@ mod restart;
 mod ring;
 mod service;
 mod stop;
-mod store;
 mod submit;
+mod trace;
 mod views;
 
 pub use service::{GatewayConfig, GatewayError, Handle, run};

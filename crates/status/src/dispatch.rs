@@ -32,10 +32,9 @@ pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
             ids
         };
         status.failpoint.reach("release.before_publish");
-        for ids in released.chunks(PER_MESSAGE) {
-            publish(&status, term.number, ids);
-        }
         if !released.is_empty() {
+            tracing::info_span!("release", otel.kind = "producer", executions = released.len())
+                .in_scope(|| released.chunks(PER_MESSAGE).for_each(|ids| publish(&status, term.number, ids)));
             status.failpoint.reach("release.after_publish");
         }
         tokio::select! {
@@ -46,7 +45,7 @@ pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
 }
 
 fn publish(status: &Status, term: i64, ids: &[ExecutionId]) {
-    match Envelope::new(Dispatch { term, executions: ids.to_vec() }, None).to_bytes() {
+    match Envelope::new(Dispatch { term, executions: ids.to_vec() }, crate::trace::current()).to_bytes() {
         Ok(bytes) => status.broker.hint(Queue::Dispatch, Message::transient(bytes)),
         Err(error) => tracing::error!(%error, "a dispatch cannot be written"),
     }

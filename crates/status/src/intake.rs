@@ -10,7 +10,7 @@ use broker::{Delivery, Queue, ReplyTo};
 use domain::{Failure, FailureCode, State, UserId};
 use futures::{FutureExt as _, future::BoxFuture};
 use protocol::{
-    Envelope,
+    Envelope, TraceContext,
     submission::{Submission, SubmissionOutcome, SubmissionReplies, SubmissionReply, Submissions},
 };
 use storage::{
@@ -19,12 +19,14 @@ use storage::{
     intake::{NewExecution, TakenIn},
 };
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::{
     leader::{Term, chain},
     reconcile::reconcile,
     scheduler::{Drafts, Job},
     service::Status,
+    trace,
 };
 
 /// Messages that may be unsettled at once; each may carry many submissions.
@@ -42,8 +44,18 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 struct Letter {
     delivery: Delivery,
     submissions: Vec<Submission>,
-    traceparent: Option<String>,
+    trace: Option<TraceContext>,
 }
+
+impl Letter {
+    /// What it carries, each with the context of whoever submitted it; releases before this one said it for all together.
+    fn submitted(&self) -> impl Iterator<Item = (&Submission, Option<&TraceContext>)> {
+        self.submissions.iter().map(|one| (one, one.trace.as_ref().or(self.trace.as_ref())))
+    }
+}
+
+/// A submission with its submitter's `traceparent`.
+type Submitted<'a> = (&'a Submission, Option<&'a str>);
 
 /// Takes in until the term is over. What is unsettled then is given back by being dropped.
 pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
@@ -73,7 +85,7 @@ pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
             }
         }
         tokio::select! {
-            () = take_in(&status, &term, letters) => {}
+            () = handle(&status, &term, letters) => {}
             () = term.over.cancelled() => return,
         }
         let mut caught_up = term.caught_up.lock();
@@ -92,10 +104,7 @@ async fn caught_up(status: &Status, term: &Term) {
 /// Reads a message. One that nobody can read goes to the dead letters.
 async fn open(status: &Status, delivery: Delivery) -> Option<Letter> {
     match Envelope::<Submissions>::from_bytes(&delivery.body) {
-        Ok(envelope) => {
-            let traceparent = envelope.trace.map(|trace| trace.traceparent);
-            Some(Letter { delivery, submissions: envelope.body.submissions, traceparent })
-        }
+        Ok(envelope) => Some(Letter { delivery, submissions: envelope.body.submissions, trace: envelope.trace }),
         Err(error) => {
             status.metrics.dead_letters.inc();
             tracing::error!(error = %chain(&error), bytes = delivery.body.len(), "an unreadable submission is dead");
@@ -108,11 +117,27 @@ async fn open(status: &Status, delivery: Delivery) -> Option<Letter> {
     }
 }
 
+/// Takes a batch in, in a span that goes on where its one message was sent, or is linked with all who submitted.
+async fn handle(status: &Arc<Status>, term: &Arc<Term>, letters: Vec<Letter>) {
+    let count: usize = letters.iter().map(|letter| letter.submissions.len()).sum();
+    let span = tracing::info_span!("intake", otel.kind = "consumer", submissions = count);
+    match letters.as_slice() {
+        [one] => service::trace::handles(&span, 1, one.trace.iter().map(trace::sent)),
+        many => {
+            let submitters =
+                many.iter().flat_map(Letter::submitted).filter_map(|(_, context)| context.map(trace::sent));
+            service::trace::handles(&span, many.len(), submitters);
+        }
+    }
+    take_in(status, term, letters).instrument(span).await;
+}
+
 /// Commits the batch, then settles, then replies, then queues: a side effect happens only for rows really inserted.
 async fn take_in(status: &Arc<Status>, term: &Arc<Term>, letters: Vec<Letter>) {
-    let all: Vec<(&Submission, Option<&str>)> = letters
+    let all: Vec<Submitted<'_>> = letters
         .iter()
-        .flat_map(|letter| letter.submissions.iter().map(|one| (one, letter.traceparent.as_deref())))
+        .flat_map(Letter::submitted)
+        .map(|(one, context)| (one, context.map(|context| context.traceparent.as_str())))
         .collect();
     status.metrics.intake_batch.observe(f64::from(u32::try_from(all.len()).unwrap_or(u32::MAX)));
     status.failpoint.reach("intake.before_commit");
@@ -155,7 +180,7 @@ async fn pause(error: &StorageError) {
 async fn owners(
     status: &Status,
     term: &Term,
-    all: &[(&Submission, Option<&str>)],
+    all: &[Submitted<'_>],
 ) -> Result<HashMap<UserId, OwnerLimits>, StorageError> {
     let now = Instant::now();
     let users: HashSet<UserId> = all.iter().map(|(submission, _)| submission.user_id).collect();
@@ -183,11 +208,7 @@ fn share(submission: &Submission, limits: &HashMap<UserId, OwnerLimits>) -> f64 
 }
 
 /// Gives each submission its tag, or its refusal.
-fn judge<'a>(
-    term: &Term,
-    all: &[(&'a Submission, Option<&'a str>)],
-    limits: &HashMap<UserId, OwnerLimits>,
-) -> Vec<NewExecution<'a>> {
+fn judge<'a>(term: &Term, all: &[Submitted<'a>], limits: &HashMap<UserId, OwnerLimits>) -> Vec<NewExecution<'a>> {
     let schedule = term.schedule.lock();
     let mut drafts = Drafts::default();
     let mut coming: HashMap<UserId, usize> = HashMap::new();
@@ -330,7 +351,7 @@ fn reply(status: &Status, letters: &[Letter], answers: &HashMap<domain::Executio
         by_gateway.entry(address).or_default().extend(replies);
     }
     for (address, replies) in by_gateway {
-        match Envelope::new(SubmissionReplies { replies }, None).to_bytes() {
+        match Envelope::new(SubmissionReplies { replies }, trace::current()).to_bytes() {
             Ok(bytes) => status.broker.reply(address, bytes.into()),
             Err(error) => tracing::error!(%error, "a reply cannot be written"),
         }

@@ -19,6 +19,7 @@ mod service;
 mod sessions;
 mod settle;
 mod timers;
+mod trace;
 mod upkeep;
 mod writers;
 

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use domain::{EventRecord, ExecutionId, State};
 use storage::{StorageError, fence::Loss};
+use tracing::Instrument as _;
 
 use crate::{
     leader::{Term, chain},
@@ -78,14 +79,16 @@ pub(crate) fn take_back(
 ) -> impl Future<Output = ()> + use<> {
     let losses = term.leases.leave(&losses);
     let task = (!losses.is_empty()).then(|| {
-        let (status, term) = (Arc::clone(status), Arc::clone(term));
-        status.shutdown.clone().spawn(async move {
+        let (status, term, spawner) = (Arc::clone(status), Arc::clone(term), status.shutdown.clone());
+        let span = tracing::info_span!("take back", executions = losses.len(), ?cause);
+        let taken = async move {
             tokio::select! {
                 () = term.over.cancelled() => {}
                 () = take_back_all(&status, &term, &losses, cause) => {}
             }
             term.leases.left(&losses);
-        })
+        };
+        spawner.spawn(taken.instrument(span))
     });
     async move {
         if let Some(task) = task {

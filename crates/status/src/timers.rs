@@ -82,9 +82,9 @@ async fn wake(status: &Arc<Status>, term: &Arc<Term>, now: DateTime<Utc>) -> Res
             ids.into_iter().for_each(|id| term.doubts.doubt(id));
             return Err(error);
         }
-        for moved in &woken {
-            status.live.show(moved.execution_id, &moved.appended);
-        }
+        tracing::info_span!("wake", executions = woken.len()).in_scope(|| {
+            woken.iter().for_each(|moved| status.live.show(moved.execution_id, &moved.appended));
+        });
         term.released.notify_one();
     }
 }
@@ -109,9 +109,8 @@ async fn expire_all(
             return storage::expiry::next_deadline(&mut conn, now).await;
         }
         drop(conn);
-        for moved in &ended {
-            end(status, term, moved);
-        }
+        tracing::info_span!("expire", executions = ended.len())
+            .in_scope(|| ended.iter().for_each(|moved| end(status, term, moved)));
     }
 }
 

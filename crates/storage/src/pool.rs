@@ -19,6 +19,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long we wait for any answer: a little longer than the server's own deadline, for a server that stands still keeps none.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(12);
+/// How long a migration waits for one that another process runs.
+const TURN: Duration = Duration::from_secs(120);
 
 /// A bounded pool of connections.
 pub type Pool = diesel_async::pooled_connection::deadpool::Pool<AsyncPgConnection>;
@@ -106,7 +108,9 @@ async fn migrating(
     let unavailable = |error: std::io::Error| StorageError::Unavailable(Box::new(error));
     let migrated = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        runtime.map_err(unavailable)?.block_on(async { work(harness(&url).await?).map_err(StorageError::Unavailable) })
+        runtime
+            .map_err(unavailable)?
+            .block_on(async { work(harness(&url, DEADLINE, TURN).await?).map_err(StorageError::Unavailable) })
     });
     migrated.await.map_err(|error| StorageError::Unavailable(Box::new(error)))?
 }
@@ -117,17 +121,26 @@ pub fn migrations_key() -> String {
     env!("MIGRATIONS_KEY").to_owned()
 }
 
-async fn harness(url: &str) -> Result<Harness, StorageError> {
-    let mut conn =
-        AsyncPgConnection::establish(url).await.map_err(|error| StorageError::Unavailable(Box::new(error)))?;
+async fn harness(url: &str, connect_within: Duration, turn_within: Duration) -> Result<Harness, StorageError> {
+    let connecting = tokio::time::timeout(connect_within, AsyncPgConnection::establish(url));
+    let mut conn = match connecting.await {
+        Ok(Ok(conn)) => conn,
+        Ok(Err(error)) => return Err(StorageError::Unavailable(Box::new(error))),
+        Err(late) => return Err(StorageError::Unavailable(Box::new(late))),
+    };
     // Two processes that start together take turns; the lock ends with the connection.
+    conn.batch_execute(&format!("SET lock_timeout = {}", turn_within.as_millis())).await?;
     conn.batch_execute("SELECT pg_advisory_lock(7203601)").await?;
+    conn.batch_execute("RESET lock_timeout").await?;
     Ok(AsyncMigrationHarness::new(conn))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use testkit::services::{Server, url_of};
+
+    const SOON: Duration = Duration::from_millis(200);
 
     #[test]
     fn a_dead_server_is_noticed_however_the_address_is_written() {
@@ -138,5 +151,26 @@ mod tests {
             assert_eq!(config.get_tcp_user_timeout(), Some(&Duration::from_secs(10)), "{url}");
             assert_eq!(config.get_dbname(), Some("d"), "{url}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_takes_the_connection_and_is_silent_does_not_hold_up_a_migration() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("postgres://u@{}/d", listener.local_addr().unwrap());
+
+        let outcome = tokio::time::timeout(DEADLINE, harness(&url, SOON, SOON)).await.expect("it ends");
+
+        assert!(matches!(outcome.err(), Some(StorageError::Unavailable(_))));
+    }
+
+    #[tokio::test]
+    async fn a_migration_does_not_wait_for_ever_for_its_turn() {
+        let url = url_of(Server::Postgres).await;
+        let holder = harness(&url, DEADLINE, DEADLINE).await.unwrap();
+
+        let outcome = tokio::time::timeout(DEADLINE, harness(&url, DEADLINE, SOON)).await.expect("it ends");
+
+        assert!(matches!(outcome.err(), Some(StorageError::Unavailable(_))));
+        drop(holder);
     }
 }

@@ -53,6 +53,8 @@ pub(crate) struct Ledger {
     pub(crate) claims: HashMap<domain::ClaimId, usize>,
     pub(crate) reports: usize,
     pub(crate) largest_report: usize,
+    /// Of everything that is granted.
+    pub(crate) traceparent: Option<String>,
 }
 
 impl Ledger {
@@ -108,7 +110,7 @@ impl Ledger {
             deadline_at: row.deadline,
             finished: row.units.values().filter(|unit| unit.complete).map(|unit| unit.key.clone()).collect(),
             open: row.open.clone(),
-            traceparent: None,
+            traceparent: self.traceparent.clone(),
         })
     }
 

@@ -11,10 +11,14 @@
     reason = "test code"
 )]
 
+mod compose;
 mod deploy_files;
 mod dev;
 mod finished;
 mod killed;
 mod outage;
+mod scripts;
+mod settings;
 mod stopped;
 mod system;
+mod traces;

@@ -35,6 +35,11 @@ pub fn lekhika() -> Command {
 
 impl System {
     pub async fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[]).await
+    }
+
+    /// With these variables for every process of it.
+    pub async fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let folder = folder("e2e");
         let log = std::fs::File::create(folder.join("stack.log")).unwrap();
         let child = lekhika()
@@ -42,6 +47,7 @@ impl System {
             .arg("--data-dir")
             .arg(&folder)
             .args(arguments)
+            .envs(variables.iter().copied())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()

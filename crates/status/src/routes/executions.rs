@@ -222,7 +222,7 @@ async fn try_stop(status: &Status, term: &Term, request: &Stop) -> Result<Option
 
 /// The order goes out at once; the next renewal repeats it.
 fn tell(status: &Status, id: ExecutionId, epoch: i32) {
-    match Envelope::new(Control::Stop { executions: vec![(id, epoch)] }, None).to_bytes() {
+    match Envelope::new(Control::Stop { executions: vec![(id, epoch)] }, crate::trace::current()).to_bytes() {
         Ok(bytes) => status.broker.announce(control::TOPIC, bytes.into()),
         Err(error) => tracing::error!(%error, "a stop cannot be written"),
     }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use broker::{Broker, Consumer, InProcessBroker, Inbox, Message, Queue};
+use broker::{Broker, Consumer, InProcessBroker, Inbox, Message, Queue, ReplyTo};
 use domain::{
     ClaimId, EngineId, Event, EventBody, EventRecord, ExecutionId, ExecutorId, KeyId, Priority, Sequence, UnitKey,
     UserId, VersionId,
@@ -138,12 +138,17 @@ impl Bench {
             queue_deadline_at: None,
             idempotency: None,
             parent: None,
+            trace: None,
         }
     }
 
     pub async fn publish(&self, submissions: Vec<Submission>) {
-        let bytes = Envelope::new(Submissions { submissions }, None).to_bytes().unwrap();
-        let message = Message::persistent(bytes).reply_to(self.inbox.address().borrow().clone());
+        let letter = Envelope::new(Submissions { submissions }, None);
+        self.send(&letter, self.inbox.address().borrow().clone()).await;
+    }
+
+    pub async fn send(&self, letter: &Envelope<Submissions>, reply_to: Option<ReplyTo>) {
+        let message = Message::persistent(letter.to_bytes().unwrap()).reply_to(reply_to);
         self.broker.publish(Queue::Submissions, message, WITHIN).await.unwrap();
     }
 
@@ -164,10 +169,15 @@ impl Bench {
 
     /// The executions of the next hint.
     pub async fn dispatched(&mut self) -> Vec<ExecutionId> {
+        self.dispatch().await.body.executions
+    }
+
+    /// The next hint.
+    pub async fn dispatch(&mut self) -> Envelope<Dispatch> {
         let delivery = tokio::time::timeout(WITHIN, self.dispatch.next()).await.expect("a dispatch").unwrap();
-        let ids = Envelope::<Dispatch>::from_bytes(&delivery.body).unwrap().body.executions;
+        let envelope = Envelope::from_bytes(&delivery.body).unwrap();
         delivery.ack();
-        ids
+        envelope
     }
 
     pub async fn view(&self, id: ExecutionId) -> ExecutionView {

@@ -15,4 +15,5 @@ mod leaders;
 mod lost_answers;
 mod spine;
 mod stops;
+mod traced;
 mod wire;
