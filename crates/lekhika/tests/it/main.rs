@@ -13,8 +13,11 @@
 
 mod deploy_files;
 mod dev;
+mod documents;
 mod finished;
 mod killed;
 mod outage;
+mod processes;
+mod stack;
 mod stopped;
 mod system;
