@@ -56,6 +56,11 @@ impl Environment {
         Self { variables, problems: Mutex::default() }
     }
 
+    /// The names of all variables, with or without a value.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.variables.keys().map(String::as_str)
+    }
+
     /// The value of a variable, if it is set.
     #[must_use]
     pub fn optional(&self, name: &str) -> Option<String> {

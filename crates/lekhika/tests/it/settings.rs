@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     deploy_files::{read, root},
-    system::lekhika,
+    processes::lekhika,
 };
 
 /// Every `LEKHIKA_..` in a text; what ends with an underscore is the beginning of several.
