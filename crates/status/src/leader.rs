@@ -46,15 +46,17 @@ pub(crate) struct Term {
     pub(crate) deadline: Mutex<Option<DateTime<Utc>>>,
     /// A wake-up, deadline or eligibility has come nearer.
     pub(crate) sooner: Notify,
-    /// Until when intake has taken in everything.
-    pub(crate) caught_up: Mutex<DateTime<Utc>>,
+    /// Everything that was made before this time is taken in.
+    caught_up: Mutex<DateTime<Utc>>,
+    /// Somebody wants to know how far intake is.
+    pub(crate) how_far: Notify,
     /// Owners' limits, for a few seconds.
     pub(crate) owners: Mutex<HashMap<UserId, (OwnerLimits, Instant)>>,
     ends: Mutex<HashMap<ExecutionId, Vec<oneshot::Sender<()>>>>,
 }
 
 impl Term {
-    fn new(number: i64, now: DateTime<Utc>) -> Self {
+    fn new(number: i64) -> Self {
         Self {
             number,
             over: CancellationToken::new(),
@@ -64,7 +66,9 @@ impl Term {
             wakes: Mutex::default(),
             deadline: Mutex::new(None),
             sooner: Notify::new(),
-            caught_up: Mutex::new(now),
+            // What was accepted while nobody led waits in the broker.
+            caught_up: Mutex::new(DateTime::UNIX_EPOCH),
+            how_far: Notify::new(),
             owners: Mutex::default(),
             ends: Mutex::default(),
         }
@@ -95,6 +99,21 @@ impl Term {
             waiting.retain(|sender| !sender.is_closed());
             !waiting.is_empty()
         });
+    }
+
+    /// Notes that intake has everything that was made before this time.
+    pub(crate) fn caught_up_to(&self, at: DateTime<Utc>) {
+        let mut caught_up = self.caught_up.lock();
+        *caught_up = (*caught_up).max(at);
+    }
+
+    /// Whether intake has everything that was made before this time; if not, it will soon say how far it is.
+    pub(crate) fn is_caught_up_to(&self, at: DateTime<Utc>) -> bool {
+        let passed = *self.caught_up.lock() > at;
+        if !passed {
+            self.how_far.notify_one();
+        }
+        passed
     }
 
     /// Notes a deadline.
@@ -134,7 +153,7 @@ pub(crate) async fn stand_for_election(status: Arc<Status>) {
 async fn attempt(status: &Arc<Status>) -> Result<(), StorageError> {
     let database = status.database_url.expose_secret();
     let Some(leadership) = storage::leader::stand(database, status.id, &status.url).await? else { return Ok(()) };
-    let term = Arc::new(Term::new(leadership.term, status.now()));
+    let term = Arc::new(Term::new(leadership.term));
     let end = term.over.clone().drop_guard();
     rebuild(status, &term).await?;
     tracing::info!(term = term.number, "leading");
