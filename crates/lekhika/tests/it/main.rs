@@ -13,8 +13,14 @@
 
 mod deploy_files;
 mod dev;
+mod events;
 mod finished;
 mod killed;
+mod leaders;
+mod load;
+mod members;
 mod outage;
+mod parted;
+mod proxy;
 mod stopped;
 mod system;
