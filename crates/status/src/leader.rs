@@ -55,8 +55,10 @@ pub(crate) struct Term {
     deadline: Mutex<Option<DateTime<Utc>>>,
     /// A wake-up, deadline or eligibility has come nearer.
     pub(crate) sooner: Notify,
-    /// Until when intake has taken in everything.
-    pub(crate) caught_up: Mutex<DateTime<Utc>>,
+    /// Everything that was made before this time is taken in.
+    caught_up: Mutex<DateTime<Utc>>,
+    /// Somebody wants to know how far intake is.
+    pub(crate) how_far: Notify,
     /// Owners' limits, for a few seconds.
     pub(crate) owners: Mutex<HashMap<UserId, (OwnerLimits, Instant)>>,
     /// Where claims and reports are handed in.
@@ -65,7 +67,7 @@ pub(crate) struct Term {
 }
 
 impl Term {
-    fn new(number: i64, now: DateTime<Utc>) -> (Self, Inbox) {
+    fn new(number: i64) -> (Self, Inbox) {
         let (writers, inbox) = writers();
         let term = Self {
             number,
@@ -78,7 +80,9 @@ impl Term {
             wakes: Mutex::default(),
             deadline: Mutex::new(None),
             sooner: Notify::new(),
-            caught_up: Mutex::new(now),
+            // What was accepted while nobody led waits in the broker.
+            caught_up: Mutex::new(DateTime::UNIX_EPOCH),
+            how_far: Notify::new(),
             owners: Mutex::default(),
             ends: Mutex::default(),
         };
@@ -110,6 +114,21 @@ impl Term {
             waiting.retain(|sender| !sender.is_closed());
             !waiting.is_empty()
         });
+    }
+
+    /// Notes that intake has everything that was made before this time.
+    pub(crate) fn caught_up_to(&self, at: DateTime<Utc>) {
+        let mut caught_up = self.caught_up.lock();
+        *caught_up = (*caught_up).max(at);
+    }
+
+    /// Whether intake has everything that was made before this time; if not, it will soon say how far it is.
+    pub(crate) fn is_caught_up_to(&self, at: DateTime<Utc>) -> bool {
+        let passed = *self.caught_up.lock() > at;
+        if !passed {
+            self.how_far.notify_one();
+        }
+        passed
     }
 
     /// Notes a deadline.
@@ -174,7 +193,7 @@ async fn stand(status: &Status, candidate: Option<Candidate>) -> Result<Election
 
 /// Leads for one term.
 async fn lead(status: &Arc<Status>, leadership: Leadership) -> Result<(), StorageError> {
-    let (term, inbox) = Term::new(leadership.term, status.now());
+    let (term, inbox) = Term::new(leadership.term);
     let term = Arc::new(term);
     let end = term.over.clone().drop_guard();
     // From now on the session must be used each second, or the database takes the lead away.
@@ -275,7 +294,7 @@ mod tests {
     #[test]
     fn a_deadline_noted_while_the_ledger_is_asked_for_the_next_one_is_kept() {
         let at = |second: i64| DateTime::from_timestamp(1_790_000_000 + second, 0).unwrap();
-        let (term, _inbox) = Term::new(1, at(0));
+        let (term, _inbox) = Term::new(1);
         term.due(Some(at(1)));
         assert_eq!(term.passed(at(0)), None);
         assert_eq!(term.passed(at(2)), Some(at(1)));

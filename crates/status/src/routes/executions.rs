@@ -49,7 +49,7 @@ async fn absent<T>(status: &Status, id: ExecutionId) -> Result<Option<Found<T>>,
         return Ok(Some(Found::Missing));
     };
     let term = leading(status).await?;
-    let passed = |term: &Term| *term.caught_up.lock() > made_at + ON_THE_WAY;
+    let passed = |term: &Term| term.is_caught_up_to(made_at + ON_THE_WAY);
     if passed(&term) {
         return Ok(None);
     }

@@ -99,6 +99,12 @@ impl Gate {
         matches!(waiting.front().and_then(|bytes| bytes.first()), Some(b'P' | b'C'))
     }
 
+    /// Whether what stands at the gate begins a transaction.
+    pub(crate) fn begins(&self) -> bool {
+        let waiting = self.waiting.lock().unwrap();
+        waiting.front().is_some_and(|bytes| bytes.first() == Some(&b'Q') && bytes[5..].starts_with(b"BEGIN"))
+    }
+
     /// Whether every statement that was let through has its answer.
     pub(crate) fn is_idle(&self) -> bool {
         self.answered.load(Ordering::SeqCst) >= self.sent.load(Ordering::SeqCst)
