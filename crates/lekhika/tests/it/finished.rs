@@ -68,7 +68,7 @@ async fn duplicates(system: &System) {
         (body["executionId"].as_str().unwrap().to_owned(), replayed)
     };
     let order = async |key: usize| {
-        if key % 20 != 0 {
+        if !key.is_multiple_of(20) {
             return send(key, key).await.0;
         }
         let ((first, one), (second, other)) = tokio::join!(send(0, key), send(1, key));

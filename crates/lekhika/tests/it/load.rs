@@ -46,7 +46,7 @@ impl System {
     async fn accepted(&self, gateway: usize, engine: &str, number: usize) -> String {
         wait::until(WITHIN, "an accepted submission", async || {
             let mut request = self.request_at(gateway, Method::POST, &format!("/v1/engines/{engine}/execute"));
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 request = request.header("idempotency-key", format!("load-{number}"));
             }
             let request = request.json(&json!({"input": {"topic": "bees"}})).timeout(Duration::from_secs(10));

@@ -15,6 +15,7 @@ mod deploy_files;
 mod dev;
 mod events;
 mod finished;
+mod house;
 mod killed;
 mod leaders;
 mod load;

@@ -145,27 +145,30 @@ impl Stats {
 
     /// `GET /stats`, of all executions or of one; of one with the times of its calls.
     pub(super) fn shown(&self, execution: Option<&str>) -> Value {
-        let mut shown = json!({
-            "requests": self.requests.load(Ordering::Relaxed),
-            "open": self.open.load(Ordering::SeqCst),
-            "closedByClient": self.closed_by_client.load(Ordering::SeqCst),
-            "byExecution": {},
-        });
-        let Some(executions) = &self.executions else { return shown };
-        let executions = executions.lock();
-        let Some(id) = execution else {
-            let by_execution =
-                executions.by_key.iter().map(|(id, units)| (id.clone(), of_each(units, |of| json!(of.count))));
-            shown["byExecution"] = by_execution.collect();
-            return shown;
+        let executions = self.executions.as_ref().map(|executions| executions.lock());
+        let executions = executions.as_ref().map(|executions| &executions.by_key);
+        let mut shown = serde_json::Map::new();
+        shown.insert("requests".to_owned(), json!(self.requests.load(Ordering::Relaxed)));
+        shown.insert("open".to_owned(), json!(self.open.load(Ordering::SeqCst)));
+        shown.insert("closedByClient".to_owned(), json!(self.closed_by_client.load(Ordering::SeqCst)));
+        let by_execution = match (executions, execution) {
+            (None, _) => json!({}),
+            (Some(all), None) => all.iter().map(|(id, units)| (id.clone(), counts(units))).collect(),
+            (Some(all), Some(id)) => {
+                let none = Units::new();
+                let units = all.get(id).unwrap_or(&none);
+                shown.insert("arrivedAt".to_owned(), of_each(units, |calls| json!(calls.arrived)));
+                shown.insert("closedAt".to_owned(), of_each(units, |calls| json!(calls.closed)));
+                json!({id: counts(units)})
+            }
         };
-        let none = Units::new();
-        let units = executions.by_key.get(id).unwrap_or(&none);
-        shown["byExecution"] = json!({id: of_each(units, |of| json!(of.count))});
-        shown["arrivedAt"] = of_each(units, |of| json!(of.arrived));
-        shown["closedAt"] = of_each(units, |of| json!(of.closed));
-        shown
+        shown.insert("byExecution".to_owned(), by_execution);
+        Value::Object(shown)
     }
+}
+
+fn counts(units: &Units) -> Value {
+    of_each(units, |calls| json!(calls.count))
 }
 
 fn of_each(units: &Units, what: impl Fn(&Calls) -> Value) -> Value {

@@ -187,6 +187,7 @@ async fn settled<T>(psql: &tokio_postgres::Client, gate: &Gate, work: &JoinHandl
                     return false;
                 }
             }
+            // Sleeps: between two looks.
             tokio::time::sleep(Duration::from_micros(100)).await;
         }
     };
@@ -308,7 +309,6 @@ async fn an_acknowledged_unit_is_known_to_the_next_holder_in_every_order_of_its_
     let ledger = Ledger::start().await;
     for report in [Operation::Unit, Operation::Complete] {
         let orders = explore(&ledger, [Operation::Handover, report], true).await;
-        println!("{orders} orders of a handover and {report:?}");
         assert!(orders > 2, "a handover and {report:?} were run in {orders} orders only");
     }
 }
