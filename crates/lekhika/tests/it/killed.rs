@@ -13,13 +13,23 @@ use testkit::wait;
 
 use crate::{
     events::{Seen, Shown, assert_whole, texts},
+    members::Member,
+    parted,
     processes::kill,
     system::{System, WITHIN},
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_executor_resumes_at_the_step_in_which_one_was_killed() {
+async fn executors_that_die_are_cut_off_or_leave_are_replaced() {
     let system = System::start(&["--executors", "0"]).await;
+    let survivor = another_resumes_at_the_step_in_which_one_was_killed(&system).await;
+    clients_that_reconnect_see_every_event_once(&system, survivor).await;
+    parted::a_partitioned_executor_changes_nothing(&system).await;
+    parted::an_executor_that_is_told_to_end_gives_its_work_back(&system).await;
+    system.all_is_well().await;
+}
+
+async fn another_resumes_at_the_step_in_which_one_was_killed(system: &System) -> Member {
     let first = system.executor("first", &[]).await;
     system.deploy("gated", &["sim/instant", "sim/gate-second", "sim/instant"]).await;
     let id = system.submit("gated").await;
@@ -53,14 +63,12 @@ async fn another_executor_resumes_at_the_step_in_which_one_was_killed() {
     // The simulator's text is a function of its prompt: an undisturbed run has the right one.
     let undisturbed = system.submit("gated").await;
     assert_eq!(texts(&events), texts(&system.stream(&undisturbed, 0).await));
-    drop(first);
-    reconnects(&system, second).await;
-    system.all_is_well().await;
+    second
 }
 
 /// A client that follows three long units over the death of their executor, and 50 that reconnect at random ids of what it
 /// saw, half of them while the second attempt runs, see the same.
-async fn reconnects(system: &System, first: crate::members::Member) {
+async fn clients_that_reconnect_see_every_event_once(system: &System, first: Member) {
     deploy_wide(system).await;
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     println!("seed of the reconnects: {seed}");

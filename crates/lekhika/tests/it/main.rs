@@ -17,6 +17,7 @@ mod dev;
 mod documents;
 mod events;
 mod finished;
+mod house;
 mod killed;
 mod leaders;
 mod load;

@@ -14,8 +14,15 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_submitted_while_status_is_away_runs_when_it_is_back() {
-    let system = System::start(&["--no-restart", "--executors", "1"]).await;
+async fn what_is_away_for_a_while_loses_nothing() {
+    let system = System::start(&["--executors", "2"]).await;
+    what_is_submitted_while_status_is_away_runs_when_it_is_back(&system).await;
+    without_the_broker_submissions_are_refused_and_nothing_is_lost(&system).await;
+    ten_seconds_without_postgres_fence_no_healthy_run(&system).await;
+    system.all_is_well().await;
+}
+
+async fn what_is_submitted_while_status_is_away_runs_when_it_is_back(system: &System) {
     system.deploy("one", &["sim/instant"]).await;
     // The caches of the gateway are warm.
     let warm = system.submit("one").await;
@@ -24,21 +31,22 @@ async fn what_is_submitted_while_status_is_away_runs_when_it_is_back() {
     for (_, pid) in system.pids("status") {
         kill(pid, Signal::SIGSTOP);
     }
-    let standing = submitted_in_vain(&system, "standing").await;
+    let standing = submitted_in_vain(system, "standing").await;
     for (_, pid) in system.pids("status") {
         kill(pid, Signal::SIGCONT);
     }
-    runs_after_all(&system, "standing", &standing).await;
+    runs_after_all(system, "standing", &standing).await;
 
+    // Who would start them again at once stands still meanwhile.
+    kill(system.supervisor(), Signal::SIGSTOP);
     for (_, pid) in system.pids("status") {
         kill(pid, Signal::SIGKILL);
     }
-    let killed = submitted_in_vain(&system, "killed").await;
+    let killed = submitted_in_vain(system, "killed").await;
     let read = system.request(Method::GET, &format!("/v1/executions/{}", killed[0])).send().await.unwrap();
     assert_eq!(read.status(), 503, "nobody knows it yet, and nobody denies it");
-    let _again = [system.status("status-1", None).await, system.status("status-2", None).await];
-    runs_after_all(&system, "killed", &killed).await;
-    system.all_is_well().await;
+    kill(system.supervisor(), Signal::SIGCONT);
+    runs_after_all(system, "killed", &killed).await;
 }
 
 async fn keyed(system: &System, key: &str) -> Response {
@@ -79,10 +87,7 @@ async fn runs_after_all(system: &System, key: &str, accepted: &[String]) {
     assert_eq!(all["data"].as_array().unwrap().len(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn without_the_broker_submissions_are_refused_and_nothing_is_lost() {
-    let system = System::start(&[]).await;
-    system.deploy("one", &["sim/instant"]).await;
+async fn without_the_broker_submissions_are_refused_and_nothing_is_lost(system: &System) {
     let mut accepted = vec![system.submit("one").await];
     let (_, pid) = system.pids("rabbitmq").pop().unwrap();
     kill(pid, Signal::SIGKILL);
@@ -105,15 +110,12 @@ async fn without_the_broker_submissions_are_refused_and_nothing_is_lost() {
     for id in accepted {
         assert_eq!(system.ended(&id).await["status"], "completed");
     }
-    system.all_is_well().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn ten_seconds_without_postgres_fence_no_healthy_run() {
-    let system = System::start(&["--executors", "2"]).await;
+async fn ten_seconds_without_postgres_fence_no_healthy_run(system: &System) {
     system.deploy("long", &["sim/instant", "sim/tokens-240-rate-20"]).await;
 
-    outage(&system, async |postmaster| {
+    outage(system, async |postmaster| {
         let mut all = children(postmaster);
         all.push(postmaster);
         for pid in &all {
@@ -125,7 +127,7 @@ async fn ten_seconds_without_postgres_fence_no_healthy_run() {
         }
     })
     .await;
-    outage(&system, async |postmaster| {
+    outage(system, async |postmaster| {
         // Who would start it again at once stands still meanwhile.
         kill(system.supervisor(), Signal::SIGSTOP);
         kill(postmaster, Signal::SIGKILL);
@@ -133,7 +135,6 @@ async fn ten_seconds_without_postgres_fence_no_healthy_run() {
         kill(system.supervisor(), Signal::SIGCONT);
     })
     .await;
-    system.all_is_well().await;
 }
 
 async fn ten_seconds() {

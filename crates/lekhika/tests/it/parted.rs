@@ -12,27 +12,20 @@ use crate::{
     system::{System, WITHIN},
 };
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_executor_that_is_cut_off_or_leaves_changes_nothing() {
-    let system = System::start(&["--executors", "0"]).await;
-    a_partitioned_executor_changes_nothing(&system).await;
-    an_executor_that_is_told_to_end_gives_its_work_back(&system).await;
-    system.all_is_well().await;
-}
-
-async fn a_partitioned_executor_changes_nothing(system: &System) {
+/// Its reports are held back until its lease has moved, then they arrive, while the next attempt runs.
+pub async fn a_partitioned_executor_changes_nothing(system: &System) {
     let wire = Proxy::to(system.address(&system.leader().await)).await;
     let parted = system.executor("parted", &[("LEKHIKA_STATUS_URLS", &format!("http://{}", wire.address))]).await;
-    system.deploy("gated", &["sim/gate-first", "sim/gate-second"]).await;
-    let id = system.submit("gated").await;
-    system.held("first", 1).await;
+    system.deploy("parted", &["sim/gate-parted-first", "sim/gate-parted-second"]).await;
+    let id = system.submit("parted").await;
+    system.held("parted-first", 1).await;
     let _other = system.executor("other", &[]).await;
 
     // Its call ends while it is cut off: there is a unit to report, and nobody hears of it.
     wire.cut();
-    system.open("first").await;
+    system.open("parted-first").await;
     // Its lease ran out: another holds it, and stands in the step after the one that the first has finished too.
-    system.held("second", 1).await;
+    system.held("parted-second", 1).await;
     // Five tokens, then nothing: from now on the attempt that holds it is silent.
     wait::until(WITHIN, "the first words of step 2", async || {
         let log = system.log(&id).await;
@@ -59,13 +52,14 @@ async fn a_partitioned_executor_changes_nothing(system: &System) {
     for field in ["status", "attempt", "progress", "lastSequence", "result"] {
         assert_eq!(after[field], before[field], "{field}");
     }
-    system.open("second").await;
+    system.open("parted-second").await;
     assert_eq!(system.ended(&id).await["status"], "completed");
     assert_whole(&system.stream(&id, 0).await, "completed");
     assert_eq!(system.calls(&id).await, json!({"step1/0": 2, "step2/0": 1}));
 }
 
-async fn an_executor_that_is_told_to_end_gives_its_work_back(system: &System) {
+/// SIGTERM in the middle of three executions.
+pub async fn an_executor_that_is_told_to_end_gives_its_work_back(system: &System) {
     let grace = Duration::from_secs(2);
     let mut leaving = system.executor("leaving", &[("LEKHIKA_DRAIN_GRACE_MS", &grace.as_millis().to_string())]).await;
     // One that ends in time, one with a boundary every quarter of a second, one that never comes to its next boundary.

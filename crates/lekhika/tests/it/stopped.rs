@@ -21,6 +21,7 @@ const CLOSED_WITHIN: u64 = 250;
 async fn stops_are_obeyed_wherever_they_meet_an_execution() {
     let system = System::start(&["--executors", "2", "--slots", "4"]).await;
     in_mid_stream(&system).await;
+    by_force(&system).await;
     queued(&system).await;
     three_hundred_races_of_stop_and_completion_have_one_end_each(&system).await;
     system.all_is_well().await;
@@ -77,6 +78,22 @@ async fn in_mid_stream(system: &System) {
     assert_eq!(again.status(), 200);
     assert_eq!(again.json::<Value>().await.unwrap()["lastSequence"], stopped["lastSequence"]);
     resumed(system, &id).await;
+}
+
+/// A fence asks nobody; the executor hears of it all the same, and closes.
+async fn by_force(system: &System) {
+    let id = streaming(system).await;
+
+    let response = system.post(&format!("/v1/executions/{id}/stop?force=true"), &json!({})).await;
+
+    assert_eq!(response.status(), 200);
+    let stopped: Value = response.json().await.unwrap();
+    let receipt = &stopped["stop"];
+    assert_eq!((&stopped["status"], &receipt["closedBy"]), (&json!("cancelled"), &json!("fence")));
+    assert_eq!(receipt["upstreamClosedAt"], Value::Null);
+    assert!(closed_after(system, &id, receipt).await < CLOSED_WITHIN, "{receipt}");
+    assert_eq!(system.calls(&id).await, json!({"step1/0": 1, "step2/0": 1}));
+    assert_whole(&system.stream(&id, 0).await, "cancelled");
 }
 
 /// A resume pays for nothing again.

@@ -175,6 +175,10 @@ impl Stats {
     }
 }
 
+fn counts(units: &Units) -> Value {
+    of_each(units, |calls| json!(calls.count))
+}
+
 fn of_each(units: &Units, what: impl Fn(&Calls) -> Value) -> Value {
     units.iter().map(|(unit, calls)| (unit.clone(), what(calls))).collect()
 }

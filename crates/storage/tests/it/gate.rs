@@ -32,6 +32,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) async fn soon(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let looking = async {
         while !condition().await {
+            // Sleeps: between two looks.
             tokio::time::sleep(Duration::from_micros(100)).await;
         }
     };

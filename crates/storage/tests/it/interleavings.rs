@@ -187,6 +187,7 @@ async fn settled<T>(psql: &tokio_postgres::Client, gate: &Gate, work: &JoinHandl
                     return false;
                 }
             }
+            // Sleeps: between two looks.
             tokio::time::sleep(Duration::from_micros(100)).await;
         }
     };
