@@ -32,6 +32,8 @@ pub struct Problem {
     pub instance: Option<String>,
     /// The id to quote to support.
     pub request_id: Option<String>,
+    /// The execution that it is about, where there is one.
+    pub execution_id: Option<String>,
     /// One entry per wrong field.
     pub errors: Vec<FieldError>,
 }
@@ -52,6 +54,8 @@ struct Document {
     code: ProblemCode,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     request_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    execution_id: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
     #[serde(default)]
@@ -83,6 +87,7 @@ impl Problem {
             detail: None,
             instance: None,
             request_id: None,
+            execution_id: None,
             errors: Vec::new(),
         }
     }
@@ -105,6 +110,13 @@ impl Problem {
     #[must_use]
     pub fn request_id(mut self, id: impl Into<String>) -> Self {
         self.request_id = Some(id.into());
+        self
+    }
+
+    /// Names the execution that it is about.
+    #[must_use]
+    pub fn execution(mut self, id: impl Into<String>) -> Self {
+        self.execution_id = Some(id.into());
         self
     }
 
@@ -134,6 +146,7 @@ impl From<Problem> for Document {
             instance: problem.instance,
             code: problem.code,
             request_id: problem.request_id,
+            execution_id: problem.execution_id,
             errors: problem.errors,
             retryable: problem.retryable,
             retry_after_ms: problem.retry_after_ms,
@@ -151,6 +164,7 @@ impl From<Document> for Problem {
             detail: document.detail,
             instance: document.instance,
             request_id: document.request_id,
+            execution_id: document.execution_id,
             errors: document.errors,
         }
     }

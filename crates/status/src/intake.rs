@@ -7,6 +7,7 @@ use std::{
 };
 
 use broker::{Delivery, Queue, ReplyTo};
+use chrono::TimeDelta;
 use domain::{Failure, FailureCode, State, UserId};
 use futures::{FutureExt as _, future::BoxFuture};
 use protocol::{
@@ -34,6 +35,8 @@ const BATCH: usize = 256;
 const BATCH_BYTES: usize = 8 << 20;
 /// How long an owner's limits are believed.
 const LIMITS_FOR: Duration = Duration::from_secs(5);
+/// Gateways' clocks may be ahead by this.
+const SKEW: TimeDelta = TimeDelta::milliseconds(250);
 /// How long intake waits after a failure before it takes the same batch again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
@@ -57,7 +60,6 @@ pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
             () = caught_up(&status, &term) => continue,
         };
         let Some(first) = first else { return };
-        let taken_at = status.now();
         let mut letters: Vec<Letter> = Vec::new();
         let (mut count, mut bytes) = (0, 0);
         let mut next = Some(first);
@@ -71,20 +73,26 @@ pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
                 next = consumer.next().now_or_never().flatten();
             }
         }
+        // What is behind this batch in the queue may have waited there for long: the batch proves only that everything
+        // published before its newest submission was made is in.
+        let submitted = letters.iter().flat_map(|letter| &letter.submissions).map(|one| one.submitted_at);
+        let newest = submitted.max().map(|newest| newest.min(status.now()) - SKEW);
         tokio::select! {
             () = take_in(&status, &term, letters) => {}
             () = term.over.cancelled() => return,
         }
-        let mut caught_up = term.caught_up.lock();
-        *caught_up = (*caught_up).max(taken_at);
+        if let Some(newest) = newest {
+            term.caught_up_with(newest);
+        }
     }
 }
 
-/// Moves the watermark on while nothing comes.
+/// Moves the watermark on while nothing comes: what was published before the silence began would have come in it.
 async fn caught_up(status: &Status, term: &Term) {
+    let since = status.now();
     tokio::time::sleep(Duration::from_millis(100)).await;
     if status.broker.ready(Duration::from_millis(100)).await.is_ok() {
-        *term.caught_up.lock() = status.now();
+        term.caught_up_with(since);
     }
 }
 

@@ -46,15 +46,15 @@ pub(crate) struct Term {
     pub(crate) deadline: Mutex<Option<DateTime<Utc>>>,
     /// A wake-up, deadline or eligibility has come nearer.
     pub(crate) sooner: Notify,
-    /// Until when intake has taken in everything.
-    pub(crate) caught_up: Mutex<DateTime<Utc>>,
+    /// Everything published before this instant is taken in.
+    caught_up: Mutex<DateTime<Utc>>,
     /// Owners' limits, for a few seconds.
     pub(crate) owners: Mutex<HashMap<UserId, (OwnerLimits, Instant)>>,
     ends: Mutex<HashMap<ExecutionId, Vec<oneshot::Sender<()>>>>,
 }
 
 impl Term {
-    fn new(number: i64, now: DateTime<Utc>) -> Self {
+    fn new(number: i64) -> Self {
         Self {
             number,
             over: CancellationToken::new(),
@@ -64,7 +64,8 @@ impl Term {
             wakes: Mutex::default(),
             deadline: Mutex::new(None),
             sooner: Notify::new(),
-            caught_up: Mutex::new(now),
+            // Nothing is known of what waits in the queue yet.
+            caught_up: Mutex::new(DateTime::UNIX_EPOCH),
             owners: Mutex::default(),
             ends: Mutex::default(),
         }
@@ -79,6 +80,17 @@ impl Term {
         waiting.retain(|sender| !sender.is_closed());
         waiting.push(sender);
         receiver
+    }
+
+    /// Intake has everything that was published before `at`.
+    pub(crate) fn caught_up_with(&self, at: DateTime<Utc>) {
+        let mut caught_up = self.caught_up.lock();
+        *caught_up = (*caught_up).max(at);
+    }
+
+    /// Until when intake has everything.
+    pub(crate) fn caught_up(&self) -> DateTime<Utc> {
+        *self.caught_up.lock()
     }
 
     /// Wakes those who wait for this end.
@@ -134,7 +146,7 @@ pub(crate) async fn stand_for_election(status: Arc<Status>) {
 async fn attempt(status: &Arc<Status>) -> Result<(), StorageError> {
     let database = status.database_url.expose_secret();
     let Some(leadership) = storage::leader::stand(database, status.id, &status.url).await? else { return Ok(()) };
-    let term = Arc::new(Term::new(leadership.term, status.now()));
+    let term = Arc::new(Term::new(leadership.term));
     let end = term.over.clone().drop_guard();
     rebuild(status, &term).await?;
     tracing::info!(term = term.number, "leading");
