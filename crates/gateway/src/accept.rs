@@ -205,7 +205,7 @@ mod tests {
         let (keyed, plain) = (may_have_been_accepted(id, true), may_have_been_accepted(id, false));
 
         for problem in [&keyed, &plain] {
-            assert_eq!((problem.status, &problem.execution_id), (503, &Some(id.to_string())));
+            assert_eq!((problem.status, problem.execution_id.as_deref()), (503, Some(id.to_string().as_str())));
         }
         assert!(keyed.retryable && keyed.retry_after_ms.is_some());
         assert!(!plain.retryable && plain.retry_after_ms.is_none());

@@ -156,7 +156,7 @@ async fn resume(
             return Err(failure::not_found("execution"));
         }
         let empty = Posted { caller, body: json!({}) };
-        restart::again(&gateway, empty, id, &request, Way::Resume, Dialect::Legacy).await
+        Box::pin(restart::again(&gateway, empty, id, &request, Way::Resume, Dialect::Legacy)).await
     };
     result.await.unwrap_or_else(problem_response)
 }

@@ -169,7 +169,7 @@ mod tests {
 
         let first = memory.get(1, async { Ok(late.await.unwrap_or_default()) }).await.unwrap();
         answer.send(Some(2)).unwrap();
-        while memory.shutdown.tasks.len() > 0 {
+        while !memory.shutdown.tasks.is_empty() {
             tokio::task::yield_now().await;
         }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use broker::{Delivery, Queue, ReplyTo};
-use chrono::TimeDelta;
+use chrono::{DateTime, Utc};
 use domain::{Failure, FailureCode, State, UserId};
 use futures::{FutureExt as _, future::BoxFuture};
 use protocol::{
@@ -35,8 +35,10 @@ const BATCH: usize = 256;
 const BATCH_BYTES: usize = 8 << 20;
 /// How long an owner's limits are believed.
 const LIMITS_FOR: Duration = Duration::from_secs(5);
-/// Gateways' clocks may be ahead by this.
-const SKEW: TimeDelta = TimeDelta::milliseconds(250);
+/// Silence after which the queue may be empty.
+const QUIET_FOR: Duration = Duration::from_millis(100);
+/// How long the broker may take to say how long the queue is: nothing is taken in meanwhile.
+const DEPTH_WITHIN: Duration = Duration::from_millis(200);
 /// How long intake waits after a failure before it takes the same batch again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
@@ -56,8 +58,17 @@ pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
             () = term.over.cancelled() => return,
             () = status.shutdown.drain.cancelled() => return,
             delivery = consumer.next() => delivery,
-            // An empty queue and a living connection: nothing older than now is on its way.
-            () = caught_up(&status, &term) => continue,
+            at = quiet(&status, &term) => {
+                if !is_empty(&status).await {
+                    continue;
+                }
+                // What the queue has handed over already may be here and not yet seen.
+                let Some(delivery) = consumer.next().now_or_never() else {
+                    term.caught_up_to(at);
+                    continue;
+                };
+                delivery
+            }
         };
         let Some(first) = first else { return };
         let mut letters: Vec<Letter> = Vec::new();
@@ -73,27 +84,32 @@ pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
                 next = consumer.next().now_or_never().flatten();
             }
         }
-        // What is behind this batch in the queue may have waited there for long: the batch proves only that everything
-        // published before its newest submission was made is in.
-        let submitted = letters.iter().flat_map(|letter| &letter.submissions).map(|one| one.submitted_at);
-        let newest = submitted.max().map(|newest| newest.min(status.now()) - SKEW);
+        // The queue is in order: whatever was made before the newest of these has come too. Not so whatever was made before now:
+        // behind this batch there may be a long queue.
+        let submissions = letters.iter().flat_map(|letter| &letter.submissions);
+        let newest = submissions.filter_map(|submission| submission.execution_id.made_at()).max();
         tokio::select! {
             () = take_in(&status, &term, letters) => {}
             () = term.over.cancelled() => return,
         }
-        if let Some(newest) = newest {
-            term.caught_up_with(newest);
+        if let Some(at) = newest {
+            term.caught_up_to(at);
         }
     }
 }
 
-/// Moves the watermark on while nothing comes: what was published before the silence began would have come in it.
-async fn caught_up(status: &Status, term: &Term) {
-    let since = status.now();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    if status.broker.ready(Duration::from_millis(100)).await.is_ok() {
-        term.caught_up_with(since);
-    }
+/// Returns when somebody wants to know how far intake is and nothing came for a while: with the time before that while, so
+/// that a process which stood still learns nothing from it.
+async fn quiet(status: &Status, term: &Term) -> DateTime<Utc> {
+    term.how_far.notified().await;
+    let began = status.now();
+    tokio::time::sleep(QUIET_FOR).await;
+    began
+}
+
+/// Whether the broker has nothing for intake. A consumer that is still on its way to it gets nothing either.
+async fn is_empty(status: &Status) -> bool {
+    matches!(status.broker.depth(Queue::Submissions, DEPTH_WITHIN).await, Ok(0))
 }
 
 /// Reads a message. One that nobody can read goes to the dead letters.

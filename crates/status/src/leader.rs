@@ -46,8 +46,10 @@ pub(crate) struct Term {
     pub(crate) deadline: Mutex<Option<DateTime<Utc>>>,
     /// A wake-up, deadline or eligibility has come nearer.
     pub(crate) sooner: Notify,
-    /// Everything published before this instant is taken in.
+    /// Everything that was made before this time is taken in.
     caught_up: Mutex<DateTime<Utc>>,
+    /// Somebody wants to know how far intake is.
+    pub(crate) how_far: Notify,
     /// Owners' limits, for a few seconds.
     pub(crate) owners: Mutex<HashMap<UserId, (OwnerLimits, Instant)>>,
     ends: Mutex<HashMap<ExecutionId, Vec<oneshot::Sender<()>>>>,
@@ -64,8 +66,9 @@ impl Term {
             wakes: Mutex::default(),
             deadline: Mutex::new(None),
             sooner: Notify::new(),
-            // Nothing is known of what waits in the queue yet.
+            // What was accepted while nobody led waits in the broker.
             caught_up: Mutex::new(DateTime::UNIX_EPOCH),
+            how_far: Notify::new(),
             owners: Mutex::default(),
             ends: Mutex::default(),
         }
@@ -82,17 +85,6 @@ impl Term {
         receiver
     }
 
-    /// Intake has everything that was published before `at`.
-    pub(crate) fn caught_up_with(&self, at: DateTime<Utc>) {
-        let mut caught_up = self.caught_up.lock();
-        *caught_up = (*caught_up).max(at);
-    }
-
-    /// Until when intake has everything.
-    pub(crate) fn caught_up(&self) -> DateTime<Utc> {
-        *self.caught_up.lock()
-    }
-
     /// Wakes those who wait for this end.
     pub(crate) fn ended(&self, execution: ExecutionId) {
         for sender in self.ends.lock().remove(&execution).unwrap_or_default() {
@@ -107,6 +99,21 @@ impl Term {
             waiting.retain(|sender| !sender.is_closed());
             !waiting.is_empty()
         });
+    }
+
+    /// Notes that intake has everything that was made before this time.
+    pub(crate) fn caught_up_to(&self, at: DateTime<Utc>) {
+        let mut caught_up = self.caught_up.lock();
+        *caught_up = (*caught_up).max(at);
+    }
+
+    /// Whether intake has everything that was made before this time; if not, it will soon say how far it is.
+    pub(crate) fn is_caught_up_to(&self, at: DateTime<Utc>) -> bool {
+        let passed = *self.caught_up.lock() > at;
+        if !passed {
+            self.how_far.notify_one();
+        }
+        passed
     }
 
     /// Notes a deadline.

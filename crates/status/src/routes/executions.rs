@@ -52,7 +52,7 @@ async fn absent<T>(status: &Status, id: ExecutionId) -> Result<Option<Found<T>>,
         return Ok(Some(Found::Missing));
     }
     let term = leading(status).await?;
-    let passed = |term: &Term| term.caught_up() > asked_at;
+    let passed = |term: &Term| term.is_caught_up_to(asked_at);
     if passed(&term) {
         return Ok(None);
     }

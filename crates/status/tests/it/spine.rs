@@ -162,7 +162,8 @@ async fn an_unknown_id_is_not_denied_while_older_submissions_wait() {
 async fn backlog(bench: &Bench) {
     loop {
         let mut old = bench.submission();
-        old.submitted_at -= chrono::TimeDelta::minutes(1);
+        old.execution_id = made(chrono::TimeDelta::minutes(1));
+        old.submitted_at = old.execution_id.made_at().unwrap();
         bench.publish(vec![old]).await;
     }
 }
