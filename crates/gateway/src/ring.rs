@@ -62,6 +62,11 @@ impl Ring {
         }
     }
 
+    /// Whether the last event of the execution is known.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.events.last_key_value().is_some_and(|(_, last)| last.is_terminal())
+    }
+
     /// The latest event that is known.
     pub(crate) fn last(&self) -> Option<Sequence> {
         self.events.last_key_value().map(|(sequence, _)| *sequence)

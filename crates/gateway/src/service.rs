@@ -13,8 +13,7 @@ use service::{
 };
 
 use crate::{
-    auth::Keys, deliverables, edge, engines, engines::Engines, events, execute, executions, hub::Hub, legacy,
-    limits::Limits, me, metrics::Metrics, openapi, restart, stop, submit::Submitter,
+    auth::Keys, edge, engines::Engines, hub::Hub, limits::Limits, metrics::Metrics, routes, submit::Submitter,
 };
 
 /// How long an internal read may take.
@@ -174,13 +173,14 @@ pub fn run(
     let listener = bind(config.public_address)?;
     let public_address = local(&listener, config.public_address)?;
     let public_url = config.public_url.clone().unwrap_or_else(|| format!("http://{public_address}"));
+    let public_url = public_url.trim_end_matches('/').to_owned();
     let registry = service::metrics::registry();
     let metrics = Metrics::new(&registry);
     let hub = Hub::start(GatewayId::generate(), status.clone(), &broker, metrics.clone(), &shutdown);
     let gateway = web::Data::new(Gateway {
         public_url: public_url.clone(),
-        keys: Keys::new(config.key_pepper.clone(), status.clone()),
-        engines: Engines::new(status.clone()),
+        keys: Keys::new(config.key_pepper.clone(), status.clone(), shutdown.clone()),
+        engines: Engines::new(status.clone(), shutdown.clone()),
         limits: Limits::default(),
         submitter: Submitter::start(&broker, metrics.clone(), &shutdown),
         hub,
@@ -221,17 +221,18 @@ fn serve_public(
     address: SocketAddr,
     shutdown: &Shutdown,
 ) -> Result<(), GatewayError> {
-    let server =
-        HttpServer::new(move || App::new().app_data(gateway.clone()).wrap(from_fn(edge::surround)).configure(routes))
-            .workers(2)
-            .keep_alive(Duration::from_secs(75))
-            .client_request_timeout(Duration::from_secs(10))
-            .max_connections(100_000)
-            .disable_signals()
-            .shutdown_timeout(5)
-            .listen(listener)
-            .map_err(|source| GatewayError::Listen { address, source })?
-            .run();
+    let server = HttpServer::new(move || {
+        App::new().app_data(gateway.clone()).wrap(from_fn(edge::surround)).configure(routes::configure)
+    })
+    .workers(2)
+    .keep_alive(Duration::from_secs(75))
+    .client_request_timeout(Duration::from_secs(10))
+    .max_connections(100_000)
+    .disable_signals()
+    .shutdown_timeout(5)
+    .listen(listener)
+    .map_err(|source| GatewayError::Listen { address, source })?
+    .run();
     let handle = server.handle();
     let drain = shutdown.drain.clone();
     shutdown.spawn(async move {
@@ -259,20 +260,4 @@ fn serve_admin(
     };
     let bound = admin::serve(settings, status.clone(), Arc::clone(clock), shutdown);
     bound.map(Some).map_err(|source| GatewayError::Listen { address, source })
-}
-
-/// Every path of the public listener.
-fn routes(config: &mut web::ServiceConfig) {
-    config
-        .configure(openapi::configure)
-        .configure(me::configure)
-        .configure(engines::configure)
-        .configure(execute::configure)
-        .configure(executions::configure)
-        .configure(events::configure)
-        .configure(stop::configure)
-        .configure(restart::configure)
-        .configure(deliverables::configure)
-        .configure(legacy::configure)
-        .default_service(web::to(edge::not_found));
 }

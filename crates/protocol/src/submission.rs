@@ -82,6 +82,9 @@ pub struct Parent {
     pub execution_id: ExecutionId,
     /// Whether finished units are inherited (resume) or not (restart).
     pub inherit: bool,
+    /// Whether a resume may run beside another unfinished execution made from the same one.
+    #[serde(default)]
+    pub parallel: bool,
 }
 
 /// Status to gateway, on the reply queue: one message for all submissions of one gateway in one batch.
@@ -131,7 +134,7 @@ pub enum SubmissionOutcome {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
     },
-    /// A resume whose source is still unfinished, or is completed.
+    /// A resume whose source is still unfinished, or is completed, or is being continued already.
     NotResumable {
         /// One sentence.
         detail: String,

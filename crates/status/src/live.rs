@@ -39,6 +39,18 @@ impl Live {
         gateways.insert(watch.gateway_id, (watch.executions.into_iter().collect(), now + BELIEVED_FOR));
     }
 
+    /// Adds to the list of a gateway.
+    pub(crate) fn watch_too(&self, watch: Watch) {
+        let now = Instant::now();
+        let mut gateways = self.gateways.write();
+        let list = gateways.entry(watch.gateway_id).or_insert_with(|| (HashSet::new(), now + BELIEVED_FOR));
+        if list.1 <= now {
+            // It says again what it watches only in two seconds: until then this is all that is known.
+            *list = (HashSet::new(), now + BELIEVED_FOR);
+        }
+        list.0.extend(watch.executions);
+    }
+
     /// Whether anybody watches an execution.
     pub(crate) fn is_watched(&self, execution: ExecutionId) -> bool {
         let now = Instant::now();

@@ -36,6 +36,8 @@ pub(crate) struct Shown {
 struct EndRow {
     #[diesel(sql_type = Bool)]
     ended: bool,
+    #[diesel(sql_type = BigInt)]
+    last_sequence: i64,
 }
 
 #[derive(QueryableByName)]
@@ -77,22 +79,28 @@ pub async fn page(
     }
     let more = full || events.len() > limit;
     events.truncate(limit);
-    let terminal = match events.last() {
-        Some(last) => !more && last.is_terminal(),
-        None => is_over(conn, execution, after).await?,
+    let (terminal, last) = match events.last() {
+        Some(last) => (!more && last.is_terminal(), None),
+        None => end(conn, execution, after).await?,
     };
-    Ok(EventPage { events, more, terminal })
+    Ok(EventPage { events, more, terminal, last })
 }
 
-/// Whether nothing will ever follow `after`.
-async fn is_over(conn: &AsyncPgConnection, execution: ExecutionId, after: Sequence) -> Result<bool, StorageError> {
-    let rows: Vec<EndRow> =
-        sql("SELECT finished_at IS NOT NULL AND last_sequence <= ? AS ended FROM executions WHERE id = ?")
-            .bind::<BigInt, _>(after.0)
-            .bind::<SqlUuid, _>(execution.uuid())
-            .load(conn)
-            .await?;
-    Ok(rows.first().is_some_and(|row| row.ended))
+/// Whether nothing will ever follow `after`, and the last event that is stored.
+async fn end(
+    conn: &AsyncPgConnection,
+    execution: ExecutionId,
+    after: Sequence,
+) -> Result<(bool, Option<Sequence>), StorageError> {
+    let rows: Vec<EndRow> = sql(
+        "SELECT finished_at IS NOT NULL AND last_sequence <= ? AS ended, last_sequence FROM executions WHERE id = ?",
+    )
+    .bind::<BigInt, _>(after.0)
+    .bind::<SqlUuid, _>(execution.uuid())
+    .load(conn)
+    .await?;
+    let row = rows.first();
+    Ok((row.is_some_and(|row| row.ended), row.map(|row| Sequence(row.last_sequence))))
 }
 
 /// What each of many streams missed.

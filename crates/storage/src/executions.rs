@@ -110,6 +110,8 @@ struct UnitRow {
     complete: bool,
     #[diesel(sql_type = Text)]
     output: String,
+    #[diesel(sql_type = BigInt)]
+    tokens: i64,
 }
 
 #[derive(QueryableByName)]
@@ -169,12 +171,14 @@ async fn complete(conn: &AsyncPgConnection, view: &mut ExecutionView) -> Result<
     if view.state == State::Completed {
         return Ok(());
     }
-    let units: Vec<UnitRow> =
-        sql("SELECT node, unit, complete, output FROM units WHERE execution_id = ? ORDER BY node, unit LIMIT 10000")
-            .bind::<SqlUuid, _>(id)
-            .load(conn)
-            .await?;
+    let units: Vec<UnitRow> = sql(
+        "SELECT node, unit, complete, output, tokens FROM units WHERE execution_id = ? ORDER BY node, unit LIMIT 10000",
+    )
+    .bind::<SqlUuid, _>(id)
+    .load(conn)
+    .await?;
     view.completed_units = u32::try_from(units.iter().filter(|unit| unit.complete).count()).unwrap_or(u32::MAX);
+    view.tokens_saved = units.iter().filter(|unit| unit.complete).map(|unit| unit.tokens).sum();
     if !units.is_empty() {
         view.result = Some(partial(units)?);
     }
@@ -267,6 +271,7 @@ fn view(row: Row) -> Result<ExecutionView, StorageError> {
         result: None,
         failure: row.failure.map(failure).transpose()?,
         completed_units: 0,
+        tokens_saved: 0,
         deliverables: Vec::new(),
         labels: labels.map_err(|error| StorageError::Corrupt(error.to_string()))?.unwrap_or_default(),
         end_user: row.end_user,

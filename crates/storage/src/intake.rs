@@ -20,8 +20,10 @@ use crate::{
 };
 
 mod keys;
+mod resumes;
 
 use keys::replay_known_keys;
+use resumes::refuse_second_resumes;
 
 /// One submission with what intake decided about it.
 #[derive(Debug, Clone)]
@@ -105,6 +107,7 @@ async fn take_in_once(
 ) -> Result<Vec<TakenIn>, StorageError> {
     let mut answers: Vec<Option<TakenIn>> = refuse_unresumable(conn, batch).await?;
     replay_known_keys(conn, batch, &mut answers).await?;
+    refuse_second_resumes(conn, batch, &mut answers).await?;
     let open: Vec<usize> = (0..batch.len()).filter(|at| answers.get(*at).is_some_and(Option::is_none)).collect();
     let mut first_events = HashMap::new();
     for new in open.iter().filter_map(|at| batch.get(*at)) {

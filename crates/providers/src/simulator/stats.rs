@@ -156,7 +156,6 @@ impl Stats {
         let executions = self.executions.as_ref().map(Mutex::lock);
         let none = Units::new();
         let units = |id: &str| executions.as_ref().and_then(|counts| counts.by_key.get(id)).unwrap_or(&none);
-        let counts = |units: &Units| of_each(units, |of| json!(of.count));
         let (requests, open) = (self.requests.load(Ordering::Relaxed), self.open.load(Ordering::SeqCst));
         let closed = self.closed_by_client.load(Ordering::SeqCst);
         if let Some(id) = execution {

@@ -27,6 +27,13 @@ async fn a_standby_takes_over_with_the_same_queue_and_holds() {
     // The standby sends clients to the leader.
     let _: serde_json::Value = post(&both, protocol::operate::INVARIANTS_PATH, &serde_json::json!({})).await.unwrap();
 
+    // It tells what it knows itself when the place in the queue is not asked for.
+    let alone = client(vec![standby.url.clone()]);
+    let question = protocol::read::ReadExecution { subject: bench.subject(queued), without_queue: true };
+    let found: protocol::read::Found<protocol::read::ExecutionView> =
+        post(&alone, protocol::read::EXECUTION_PATH, &question).await.unwrap();
+    assert!(matches!(found, protocol::read::Found::Found(view) if view.queue.is_none()));
+
     bench.shutdown.drain.cancel();
     bench.shutdown.abort.cancel();
     let second_client = client(vec![standby.url.clone()]);

@@ -144,3 +144,43 @@ async fn a_gap_in_the_events_takes_nothing() {
 
     assert_eq!(executor.report(second).await.standing, Standing::Held);
 }
+
+/// An id that was made so long ago, of which nobody knows.
+fn made(ago: chrono::TimeDelta) -> domain::ExecutionId {
+    let at = crate::bench::now() - ago;
+    let seconds = u64::try_from(at.timestamp()).unwrap();
+    let at = uuid::Timestamp::from_unix(uuid::NoContext, seconds, at.timestamp_subsec_nanos());
+    domain::ExecutionId::from_uuid(uuid::Uuid::new_v7(at))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_id_is_not_denied_while_older_submissions_wait() {
+    use protocol::read::{EXECUTION_PATH, ExecutionView, Found};
+    let bench = Bench::start().await;
+    let subject = bench.subject(made(chrono::TimeDelta::seconds(30)));
+    let ask =
+        async || crate::bench::post::<_, Found<ExecutionView>>(&bench.client, EXECUTION_PATH, &subject).await.unwrap();
+    assert!(matches!(ask().await, Found::Missing), "an empty queue hides nothing");
+    // Status comes back to a long queue: what it takes in was submitted a minute ago, and there is always more.
+    let asked = async {
+        // One answer may still rest on the silence before.
+        ask().await;
+        ask().await
+    };
+
+    let answer = tokio::select! {
+        () = async { tokio::join!(backlog(&bench), backlog(&bench)); } => unreachable!("it never ends"),
+        answer = asked => answer,
+    };
+
+    assert!(matches!(answer, Found::NotYet), "{answer:?}");
+}
+
+async fn backlog(bench: &Bench) {
+    loop {
+        let mut old = bench.submission();
+        old.execution_id = made(chrono::TimeDelta::minutes(1));
+        old.submitted_at = old.execution_id.made_at().unwrap();
+        bench.publish(vec![old]).await;
+    }
+}
