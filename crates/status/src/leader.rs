@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_deadline_noted_while_the_ledger_is_asked_for_the_next_one_is_kept() {
-        let at = |second| DateTime::from_timestamp(1_790_000_000 + second, 0).unwrap();
+        let at = |second: i64| DateTime::from_timestamp(1_790_000_000 + second, 0).unwrap();
         let term = Term::new(1, at(0));
         term.due(Some(at(1)));
         assert_eq!(term.passed(at(0)), None);
