@@ -16,8 +16,7 @@ pub(crate) async fn surround(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let id = RequestId::generate();
     let route = request.match_pattern().unwrap_or_else(|| "unknown".to_owned());
-    let span =
-        tracing::info_span!("admin request", request.id = %id, http.route = %route, http.method = %request.method());
+    let span = tracing::info_span!("admin request", otel.kind = "server", request.id = %id, http.route = %route, http.method = %request.method());
     if let Some(parent) = service::trace::from_request(request.request()) {
         service::trace::set_parent(&span, &parent);
     }

@@ -1,41 +1,34 @@
-//! Bodies: read within a limit, parsed without trust, refused with a pointer.
+//! Bodies: read within limits after the key was checked, parsed without trust, refused with a pointer.
+
+use std::{pin::Pin, time::Duration};
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
 use futures::StreamExt as _;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use service::{Problem, ProblemCode};
-use std::pin::Pin;
 
-use crate::edge;
+use crate::{
+    auth::{self, Caller},
+    edge,
+    pointer::{self, Step},
+};
 
 /// The largest body.
 const LIMIT: usize = 10 << 20;
+/// How long a client may take to send it.
+const WITHIN: Duration = Duration::from_secs(30);
 /// What stands for a lone surrogate while its place is looked for: a noncharacter that no text contains.
 const MARK: char = '\u{fdd1}';
 
-/// The JSON object of a request. An empty body is an empty object.
-pub(crate) struct JsonBody {
-    /// The value.
-    pub(crate) value: Value,
+/// Who asks, and the JSON object they sent; an empty body is an empty object. The key is checked before anything is read.
+pub(crate) struct Posted {
+    /// Who asks.
+    pub(crate) caller: Caller,
+    /// What they sent.
+    pub(crate) body: Value,
 }
 
-impl JsonBody {
-    /// The body as a typed request. Unknown fields are refused.
-    ///
-    /// # Errors
-    /// 400 that names the field.
-    pub(crate) fn read<T: DeserializeOwned>(self) -> Result<T, Problem> {
-        serde_path_to_error::deserialize(self.value).map_err(|error| {
-            let path = error.path().to_string();
-            let pointer = if path == "." { String::new() } else { format!("/{}", path.replace('.', "/")) };
-            let detail = error.into_inner().to_string();
-            Problem::new(ProblemCode::InvalidRequest).detail(detail.clone()).field(pointer, "invalid", detail)
-        })
-    }
-}
-
-impl FromRequest for JsonBody {
+impl FromRequest for Posted {
     type Error = actix_web::error::InternalError<Problem>;
     type Future = Pin<Box<dyn Future<Output = Result<Self, Self::Error>>>>;
 
@@ -43,46 +36,60 @@ impl FromRequest for JsonBody {
         let request = request.clone();
         let payload = payload.take();
         Box::pin(async move {
-            read(&request, payload).await.map_err(|problem| {
-                let response = edge::problem_response(problem.clone());
-                actix_web::error::InternalError::from_response(problem, response)
-            })
+            let posted = async {
+                let caller = auth::check(&request).await?;
+                let body = read(&request, payload).await?;
+                Ok(Self { caller, body })
+            };
+            posted.await.map_err(edge::refusal)
         })
     }
 }
 
-async fn read(request: &HttpRequest, payload: Payload) -> Result<JsonBody, Problem> {
-    let bytes = collect(request, payload).await?;
-    if bytes.is_empty() {
-        return Ok(JsonBody { value: Value::Object(serde_json::Map::new()) });
+async fn read(request: &HttpRequest, payload: Payload) -> Result<Value, Problem> {
+    let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or("?").trim());
+    if header(header::CONTENT_ENCODING).is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        return Err(Problem::new(ProblemCode::UnsupportedMediaType).detail("send the body without a content coding"));
     }
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if header(header::CONTENT_LENGTH).and_then(|length| length.parse().ok()).is_some_and(|length: usize| length > LIMIT)
+    {
+        return Err(too_large());
+    }
+    let bytes = collect(payload, WITHIN).await?;
+    if bytes.is_empty() {
+        return Ok(Value::Object(Map::new()));
+    }
+    let kind = header(header::CONTENT_TYPE).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if kind != "application/json" && !kind.ends_with("+json") {
         return Err(Problem::new(ProblemCode::UnsupportedMediaType).detail("send `Content-Type: application/json`"));
     }
-    parse(&bytes).map(|value| JsonBody { value })
+    parse(&bytes)
 }
 
-async fn collect(request: &HttpRequest, mut payload: Payload) -> Result<web::BytesMut, Problem> {
-    let too_large = || Problem::new(ProblemCode::PayloadTooLarge).detail(format!("at most {LIMIT} bytes"));
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if announced.and_then(|length| length.parse::<usize>().ok()).is_some_and(|length| length > LIMIT) {
-        return Err(too_large());
-    }
-    let mut bytes = web::BytesMut::new();
-    while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|_broken| Problem::new(ProblemCode::InvalidRequest).detail("the body broke off"))?;
-        if bytes.len() + chunk.len() > LIMIT {
-            return Err(too_large());
+fn too_large() -> Problem {
+    Problem::new(ProblemCode::PayloadTooLarge).detail(format!("at most {LIMIT} bytes"))
+}
+
+async fn collect(mut payload: Payload, within: Duration) -> Result<web::BytesMut, Problem> {
+    let wrong = |detail: String| Problem::new(ProblemCode::InvalidRequest).detail(detail);
+    let collect = async {
+        let mut bytes = web::BytesMut::new();
+        while let Some(chunk) = payload.next().await {
+            let chunk = chunk.map_err(|_broken| wrong("the body broke off".to_owned()))?;
+            if bytes.len() + chunk.len() > LIMIT {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&chunk);
         }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
+        Ok(bytes)
+    };
+    let late = |_elapsed| wrong(format!("the body took longer than {} s", within.as_secs()));
+    tokio::time::timeout(within, collect).await.map_err(late)?
 }
 
 /// Parses a body. Nesting is limited by the parser (128 levels), so that no body can exhaust the stack.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Problem> {
+fn parse(bytes: &[u8]) -> Result<Value, Problem> {
     let value: Value = match serde_json::from_slice(bytes) {
         Ok(value) => value,
         Err(error) => return Err(lone_surrogates(bytes).unwrap_or_else(|| syntax(&error))),
@@ -103,10 +110,8 @@ fn lone_surrogates(bytes: &[u8]) -> Option<Problem> {
     let text = std::str::from_utf8(bytes).ok()?;
     let marked = mark(text)?;
     let value: Value = serde_json::from_str(&marked).ok()?;
-    let mut pointers = Vec::new();
-    find(&value, MARK, String::new(), &mut pointers);
     let problem = Problem::new(ProblemCode::InvalidInput).detail("the input has text that is not Unicode");
-    Some(pointers.into_iter().fold(problem, |problem, pointer| {
+    Some(pointer::find(&value, MARK, &[]).into_iter().fold(problem, |problem, pointer| {
         problem.field(pointer, "lone_surrogate", "has a surrogate without its other half")
     }))
 }
@@ -144,32 +149,84 @@ fn mark(text: &str) -> Option<String> {
     found.then_some(out)
 }
 
-/// The places of strings (and names) that contain `what`, as pointers (RFC 6901).
-pub(crate) fn find(value: &Value, what: char, at: String, found: &mut Vec<String>) {
-    match value {
-        Value::String(text) if text.contains(what) => found.push(at),
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                find(item, what, format!("{at}/{index}"), found);
+/// The fields of a body, taken one by one, with all that is wrong with them. What is left over is unknown.
+pub(crate) struct Fields {
+    left: Map<String, Value>,
+    problem: Problem,
+}
+
+/// A sentence that may repeat what a client sent: not all of it.
+fn short(text: &str) -> String {
+    text.chars().take(200).map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
+}
+
+impl Fields {
+    pub(crate) fn of(body: Value) -> Self {
+        let left = if let Value::Object(fields) = body { fields } else { Map::new() };
+        Self { left, problem: Problem::new(ProblemCode::InvalidInput).detail("an option is not allowed") }
+    }
+
+    /// A field; `null` is none. A text that cannot be read is wrong by `code`, anything else by its type.
+    pub(crate) fn take<T: serde::de::DeserializeOwned>(&mut self, name: &str, code: &str) -> Option<T> {
+        let value = self.take_value(name)?;
+        let code = if value.is_string() { code } else { "wrong_type" };
+        match serde_path_to_error::deserialize(value) {
+            Ok(read) => Some(read),
+            Err(error) => {
+                let mut steps = vec![Step::Name(name)];
+                steps.extend(error.path().iter().filter_map(|segment| match segment {
+                    serde_path_to_error::Segment::Map { key } => Some(Step::Name(key)),
+                    serde_path_to_error::Segment::Seq { index } => Some(Step::Index(*index)),
+                    _ => None,
+                }));
+                let place = pointer::render(&steps);
+                self.wrong(place, code, short(&error.inner().to_string()));
+                None
             }
         }
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                let pointer = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
-                if name.contains(what) {
-                    found.push(pointer.replace(what, "\u{fffd}"));
-                } else {
-                    find(value, what, pointer, found);
-                }
-            }
+    }
+
+    /// A field as it is; `null` is none.
+    pub(crate) fn take_value(&mut self, name: &str) -> Option<Value> {
+        self.left.remove(name).filter(|value| !value.is_null())
+    }
+
+    /// Notes what is wrong with a field: the first hundred.
+    pub(crate) fn wrong(&mut self, pointer: impl Into<String>, code: &str, detail: impl Into<String>) {
+        if self.problem.errors.len() < pointer::SHOWN {
+            let problem = std::mem::replace(&mut self.problem, Problem::new(ProblemCode::InvalidInput));
+            self.problem = problem.field(pointer, code, detail);
         }
-        _ => {}
+    }
+
+    /// Nothing is left.
+    ///
+    /// # Errors
+    /// 400 that names the unknown fields.
+    pub(crate) fn known(&self) -> Result<(), Problem> {
+        if self.left.is_empty() {
+            return Ok(());
+        }
+        let problem = Problem::new(ProblemCode::InvalidRequest).detail("the body has a field that is not known here");
+        Err(self.left.keys().take(pointer::SHOWN).fold(problem, |problem, name| {
+            problem.field(pointer::render(&[Step::Name(name)]), "unknown_field", "is not known here")
+        }))
+    }
+
+    /// Nothing was wrong.
+    ///
+    /// # Errors
+    /// 422 with everything that was.
+    pub(crate) fn end(self) -> Result<(), Problem> {
+        if self.problem.errors.is_empty() { Ok(()) } else { Err(self.problem) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+    use std::collections::BTreeMap;
 
     #[test]
     fn ten_thousand_levels_are_refused_without_harm() {
@@ -190,5 +247,31 @@ mod tests {
     #[test]
     fn an_escaped_backslash_before_u_is_no_surrogate() {
         assert!(parse(br#"{"a":"\\ud800"}"#).is_ok());
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_by_its_place_whatever_the_name() {
+        let mut fields = Fields::of(json!({"labels": {"a.b/c": 1}, "many": "x".repeat(10_000)}));
+
+        assert_eq!(fields.take::<BTreeMap<String, String>>("labels", "invalid"), None);
+        assert_eq!(fields.take::<u64>("many", "out_of_range"), None);
+
+        let problem = fields.end().unwrap_err();
+        assert_eq!(
+            (problem.errors[0].pointer.as_str(), problem.errors[0].code.as_str()),
+            ("/labels/a.b~1c", "wrong_type")
+        );
+        assert!(problem.errors[1].detail.len() < 1_000);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_never_ends_is_refused() {
+        type Chunk = Result<web::Bytes, actix_web::error::PayloadError>;
+        let stalled: Pin<Box<dyn futures::Stream<Item = Chunk>>> = Box::pin(futures::stream::pending::<Chunk>());
+        let payload = Payload::Stream { payload: stalled };
+
+        let refused = collect(payload, Duration::from_millis(20)).await.unwrap_err();
+
+        assert_eq!(refused.code, ProblemCode::InvalidRequest);
     }
 }

@@ -5,35 +5,41 @@ use domain::ExecutionId;
 use futures::StreamExt as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use object_store::ObjectStoreExt as _;
-use protocol::read::{EXECUTION_PATH, ExecutionView, Found, Subject};
+use protocol::read::Subject;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use service::{Problem, ProblemCode};
 use sha2::Sha256;
 
 use crate::{
-    auth::Caller,
-    edge::{problem_response, resource},
-    executions, failure,
+    auth::{self, Caller},
+    edge::problem_response,
+    executions, failure, query,
+    routes::{self, Entry},
     service::Gateway,
     views,
 };
 
-/// How long a link is good, in seconds.
+/// A link is good for one to two of these, in seconds.
 const LINK_SECONDS: i64 = 3600;
 
-pub(crate) fn configure(config: &mut web::ServiceConfig) {
-    config
-        .service(resource("/v1/executions/{id}/deliverables", "GET").route(web::get().to(list)))
-        .service(resource("/v1/executions/{id}/deliverables/{name}", "GET").route(web::get().to(download)));
+pub(crate) fn routes() -> Vec<Entry> {
+    vec![
+        routes::get("/v1/executions/{id}/deliverables", list),
+        routes::get("/v1/executions/{id}/deliverables/{name}", download),
+    ]
 }
 
-/// A link that anybody may use until it expires.
+/// A link that anybody may use until it expires. All links of one hour are equal, so that an answer with links can have a tag.
 pub(crate) fn link(gateway: &Gateway, id: ExecutionId, name: &str) -> String {
-    let expires = gateway.clock.now().timestamp() + LINK_SECONDS;
+    let expires = expiry(gateway.clock.now().timestamp());
     let signature = sign(gateway, id, name, expires);
     let name: String = url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20");
     format!("{}/v1/executions/{id}/deliverables/{name}?expires={expires}&signature={signature}", gateway.public_url)
+}
+
+const fn expiry(now: i64) -> i64 {
+    (now.div_euclid(LINK_SECONDS) + 2) * LINK_SECONDS
 }
 
 fn sign(gateway: &Gateway, id: ExecutionId, name: &str, expires: i64) -> String {
@@ -67,7 +73,7 @@ async fn download(
     request: HttpRequest,
 ) -> HttpResponse {
     let (id, name) = path.into_inner();
-    match open(&gateway, &id, &name, &request).await {
+    match Box::pin(open(&gateway, &id, &name, &request)).await {
         Ok(response) => response,
         Err(problem) => problem_response(problem),
     }
@@ -77,10 +83,7 @@ async fn download(
 async fn open(gateway: &Gateway, id: &str, name: &str, request: &HttpRequest) -> Result<HttpResponse, Problem> {
     let not_found = || failure::not_found("file");
     let execution_id: ExecutionId = id.parse().map_err(|_malformed| not_found())?;
-    let query: Vec<(String, String)> = url::form_urlencoded::parse(request.query_string().as_bytes())
-        .take(8)
-        .map(|(name, value)| (name.into_owned(), value.into_owned()))
-        .collect();
+    let query = query::read(request)?;
     let value = |wanted: &str| query.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
     let view = if let Some(signature) = value("signature") {
         let expires: i64 = value("expires").and_then(|value| value.parse().ok()).unwrap_or_default();
@@ -93,13 +96,9 @@ async fn open(gateway: &Gateway, id: &str, name: &str, request: &HttpRequest) ->
             return Err(Problem::new(ProblemCode::Gone).detail("this link has expired; fetch the list for a new one"));
         }
         let subject = Subject { user_id: None, user_engine_id: None, execution_id };
-        let answer: Found<ExecutionView> =
-            gateway.ask(EXECUTION_PATH, &subject).await.map_err(|error| failure::internal(&error))?;
-        executions::found(answer)?
+        executions::of(gateway, subject).await?
     } else {
-        let caller = <Caller as actix_web::FromRequest>::extract(request)
-            .await
-            .map_err(|_refused| Problem::new(ProblemCode::Unauthorized))?;
+        let caller = auth::check(request).await?;
         executions::read(gateway, &caller, execution_id).await?
     };
     let file = view.deliverables.iter().find(|file| file.name == name).ok_or_else(not_found)?;
@@ -127,9 +126,39 @@ async fn open(gateway: &Gateway, id: &str, name: &str, request: &HttpRequest) ->
         .streaming(stream))
 }
 
+/// RFC 6266: a name that old clients can read, and the whole one when that is another.
 fn disposition(name: &str) -> header::ContentDisposition {
+    let plain: String = name.chars().map(|c| if c.is_ascii() && !c.is_ascii_control() { c } else { '_' }).collect();
+    let whole = (plain != name).then(|| {
+        header::DispositionParam::FilenameExt(header::ExtendedValue {
+            charset: header::Charset::Ext("UTF-8".to_owned()),
+            language_tag: None,
+            value: name.as_bytes().to_vec(),
+        })
+    });
     header::ContentDisposition {
         disposition: header::DispositionType::Attachment,
-        parameters: vec![header::DispositionParam::Filename(name.to_owned())],
+        parameters: std::iter::once(header::DispositionParam::Filename(plain)).chain(whole).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_good_for_an_hour_at_least_and_the_same_all_through_the_hour() {
+        assert_eq!(expiry(7_200), expiry(7_200 + 3_599));
+        assert!(expiry(7_200 + 3_599) - (7_200 + 3_599) > 3_600);
+        assert_ne!(expiry(7_199), expiry(7_200));
+    }
+
+    #[test]
+    fn a_name_of_any_script_is_given_twice() {
+        assert_eq!(disposition("moss.md").to_string(), "attachment; filename=\"moss.md\"");
+        assert_eq!(
+            disposition("苔 \"1\".md").to_string(),
+            "attachment; filename=\"_ \\\"1\\\".md\"; filename*=UTF-8''%E8%8B%94%20%221%22.md"
+        );
     }
 }

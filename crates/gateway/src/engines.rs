@@ -1,48 +1,49 @@
 //! Engines: resolved for their user, compiled once per version.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use actix_web::{HttpResponse, web};
-use domain::{UserEngineId, UserId, VersionId, flow::CompiledFlow};
+use domain::{
+    EngineId, UserEngineId, UserId, VersionId,
+    flow::{CompiledFlow, is_flow_name},
+};
 use moka::future::Cache;
 use protocol::identity::{ENGINES_PATH, ListEngines, Principal, RESOLVE_PATH, Resolve, ResolvedEngine};
 use serde_json::{Value, json};
-use service::{InternalClient, Problem, ProblemCode};
+use service::{InternalClient, Problem, ProblemCode, Shutdown};
 
 use crate::{
     auth::Caller,
-    edge::{problem_response, resource},
+    edge::problem_response,
     failure,
-    service::{Gateway, READ_WITHIN},
+    memory::{Memory, WITHIN},
+    routes::{self, Entry},
+    service::Gateway,
 };
 
-/// How long a resolution is believed while status answers.
-const FRESH: Duration = Duration::from_secs(5);
-/// How long it is believed while status does not answer.
-const STALE: Duration = Duration::from_secs(600);
+/// How long a compiled flow is kept without use.
+const COMPILED_FOR: Duration = Duration::from_secs(600);
+/// Resolutions remembered at most.
+const CAPACITY: u64 = 50_000;
 
 type Question = (UserId, Option<UserEngineId>, String, Option<VersionId>);
-
-#[derive(Clone)]
-struct Known {
-    engine: Option<Arc<ResolvedEngine>>,
-    at: Instant,
-}
 
 /// Engines that were asked for lately.
 pub(crate) struct Engines {
     status: InternalClient,
-    resolved: Cache<Question, Known>,
+    resolved: Memory<Question, Option<Arc<ResolvedEngine>>>,
     compiled: Cache<VersionId, Arc<CompiledFlow>>,
 }
 
+/// Whether a text can mean an engine: an id of one, of a copy, or a name.
+fn can_be_engine(text: &str) -> bool {
+    text.parse::<EngineId>().is_ok() || text.parse::<UserEngineId>().is_ok() || is_flow_name(text)
+}
+
 impl Engines {
-    pub(crate) fn new(status: InternalClient) -> Self {
-        let resolved = Cache::builder().max_capacity(50_000).time_to_live(STALE).build();
-        let compiled = Cache::builder().max_capacity(2_000).time_to_idle(STALE).build();
+    pub(crate) fn new(status: InternalClient, shutdown: Shutdown) -> Self {
+        let resolved = Memory::new(CAPACITY, Option::is_some, shutdown);
+        let compiled = Cache::builder().max_capacity(2_000).time_to_idle(COMPILED_FOR).build();
         Self { status, resolved, compiled }
     }
 
@@ -54,31 +55,20 @@ impl Engines {
         &self,
         caller: &Principal,
         engine: &str,
-        version: Option<VersionId>,
+        version_id: Option<VersionId>,
     ) -> Result<Arc<ResolvedEngine>, Problem> {
-        if engine.len() > 200 {
+        if !can_be_engine(engine) {
             return Err(failure::not_found("engine"));
         }
-        let question = (caller.user_id, caller.user_engine_id, engine.to_owned(), version);
-        let known = self.resolved.get(&question).await;
-        let answer = match known {
-            Some(known) if known.at.elapsed() < FRESH => known,
-            known => match self.ask(&question).await {
-                Ok(answer) => {
-                    self.resolved.insert(question, answer.clone()).await;
-                    answer
-                }
-                Err(error) => known.ok_or_else(|| failure::internal(&error))?,
-            },
+        let (user_id, user_engine_id) = (caller.user_id, caller.user_engine_id);
+        let question = Resolve { user_id, user_engine_id, engine: engine.to_owned(), version_id };
+        let status = self.status.clone();
+        let ask = async move {
+            let engine: Option<ResolvedEngine> = status.post_json(RESOLVE_PATH, &question, WITHIN).await?;
+            Ok(engine.map(Arc::new))
         };
-        answer.engine.ok_or_else(|| failure::not_found("engine"))
-    }
-
-    async fn ask(&self, question: &Question) -> Result<Known, service::InternalError> {
-        let (user_id, user_engine_id, engine, version_id) = question.clone();
-        let question = Resolve { user_id, user_engine_id, engine, version_id };
-        let engine: Option<ResolvedEngine> = self.status.post_json(RESOLVE_PATH, &question, READ_WITHIN).await?;
-        Ok(Known { engine: engine.map(Arc::new), at: Instant::now() })
+        let answer = self.resolved.get((user_id, user_engine_id, engine.to_owned(), version_id), ask).await;
+        answer.map_err(|error| failure::internal(&error))?.ok_or_else(|| failure::not_found("engine"))
     }
 
     /// The compiled flow of a version: compiled once.
@@ -98,11 +88,12 @@ impl Engines {
     }
 }
 
-pub(crate) fn configure(config: &mut web::ServiceConfig) {
-    config
-        .service(resource("/v1/engines", "GET").route(web::get().to(list)))
-        .service(resource("/v1/engines/{engine}", "GET").route(web::get().to(get)))
-        .service(resource("/v1/engines/{engine}/schema", "GET").route(web::get().to(schema)));
+pub(crate) fn routes() -> Vec<Entry> {
+    vec![
+        routes::get("/v1/engines", list),
+        routes::get("/v1/engines/{engine}", get),
+        routes::get("/v1/engines/{engine}/schema", schema),
+    ]
 }
 
 /// What a user sees of an engine.
@@ -151,5 +142,22 @@ async fn schema(gateway: web::Data<Gateway>, caller: Caller, engine: web::Path<S
     match found.await {
         Ok(flow) => HttpResponse::Ok().content_type("application/schema+json").json(flow.form().json_schema()),
         Err(problem) => problem_response(problem),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_id_or_a_name_can_be_an_engine() {
+        for text in
+            ["field-guide", "e2", "eng_0198c0de4f7a7000a000000000000001", "uen_0198c0de4f7a7000a000000000000001"]
+        {
+            assert!(can_be_engine(text), "{text}");
+        }
+        for text in ["", "\0", "Field", "a b", "field-", "exec_0198c0de4f7a7000a000000000000001", &"a".repeat(64)] {
+            assert!(!can_be_engine(text), "{text}");
+        }
     }
 }

@@ -11,49 +11,41 @@ use domain::{EventRecord, ExecutionId, GatewayId, Sequence};
 use parking_lot::Mutex;
 use protocol::{
     Envelope,
-    live::{LiveEvents, WATCH_EVERY_MS, WATCH_PATH, Watch, shard_of, topic_of},
-    read::{EVENTS_PATH, EventPage, Found, ReadEvents, ReadTails, Subject, TAILS_PATH, Tails},
+    live::{LiveEvents, WATCH_ADD_PATH, WATCH_EVERY_MS, WATCH_PATH, Watch, shard_of},
+    read::{ReadTails, Subject, TAILS_PATH, Tails},
 };
-use service::{InternalClient, InternalError, Problem, Shutdown};
+use service::{InternalClient, InternalError, Shutdown};
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
 
-use crate::{
-    failure,
-    metrics::Metrics,
-    ring::{Next, Ring},
-};
+use crate::{metrics::Metrics, ring::Ring, shards::Shards, subscription::Subscription};
 
 /// A stream that was silent for this long is looked after.
-const SILENT: Duration = Duration::from_secs(5);
+pub(crate) const SILENT: Duration = Duration::from_secs(5);
 /// Announcements that may wait.
 const ANNOUNCEMENTS: usize = 4_096;
 /// Streams per request for tails.
 const TAILS: usize = 1_000;
-/// Events per page of a replay.
-const PAGE: u32 = 500;
-/// Waits before a missing event is looked up again.
-const LOOK_AGAIN: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(200), Duration::from_secs(1)];
 /// How long status has to answer.
-const WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const WITHIN: Duration = Duration::from_secs(5);
 
 /// All streams of this gateway.
 pub(crate) struct Hub {
     id: GatewayId,
-    status: InternalClient,
-    metrics: Metrics,
-    bindings: Bindings,
+    pub(crate) status: InternalClient,
+    pub(crate) metrics: Metrics,
+    pub(crate) bindings: Bindings,
     streams: Mutex<HashMap<ExecutionId, Arc<Stream>>>,
-    watch_now: Notify,
+    pub(crate) watch_now: Notify,
 }
 
 /// One watched execution.
-struct Stream {
-    ring: Mutex<Ring>,
+pub(crate) struct Stream {
+    pub(crate) ring: Mutex<Ring>,
     /// Counts changes of the ring.
-    changed: watch::Sender<u64>,
+    pub(crate) changed: watch::Sender<u64>,
     state: Mutex<StreamState>,
 }
 
@@ -64,16 +56,12 @@ struct StreamState {
     seen: Sequence,
 }
 
-/// A viewer of one execution.
-pub(crate) struct Subscription {
-    hub: Arc<Hub>,
-    stream: Arc<Stream>,
-    changed: watch::Receiver<u64>,
-    subject: Subject,
-    after: Sequence,
-    replayed: bool,
-    registered: bool,
-    misses: usize,
+impl Stream {
+    /// A viewer has this event.
+    pub(crate) fn saw(&self, sequence: Sequence) {
+        let mut state = self.state.lock();
+        state.seen = state.seen.max(sequence);
+    }
 }
 
 impl Hub {
@@ -98,30 +86,49 @@ impl Hub {
         hub
     }
 
-    /// Watches an execution from `after` on. What was stored before is replayed first.
-    pub(crate) fn subscribe(self: &Arc<Self>, subject: Subject, after: Sequence) -> Subscription {
+    /// Watches an execution from `after` on. What was stored before is replayed first. `seen` is an event that there is, at
+    /// most `after`: what a client says it has seen may be any number.
+    pub(crate) fn subscribe(self: &Arc<Self>, subject: Subject, after: Sequence, seen: Sequence) -> Subscription {
         let id = subject.execution_id;
         let stream = {
             let mut streams = self.streams.lock();
             let stream = streams.entry(id).or_insert_with(|| {
-                let state = StreamState { viewers: 0, heard_at: Instant::now(), seen: after };
+                let state = StreamState { viewers: 0, heard_at: Instant::now(), seen };
                 Arc::new(Stream { ring: Mutex::default(), changed: watch::channel(0).0, state: Mutex::new(state) })
             });
             stream.state.lock().viewers += 1;
             Arc::clone(stream)
         };
         self.metrics.subscribers.inc();
-        let changed = stream.changed.subscribe();
-        Subscription {
-            hub: Arc::clone(self),
-            stream,
-            changed,
-            subject,
-            after,
-            replayed: false,
-            registered: false,
-            misses: 0,
+        Subscription::new(Arc::clone(self), stream, subject, after)
+    }
+
+    /// A viewer has gone.
+    pub(crate) fn leave(&self, stream: &Stream, id: ExecutionId) {
+        self.metrics.subscribers.dec();
+        let mut streams = self.streams.lock();
+        let last = {
+            let mut state = stream.state.lock();
+            state.viewers -= 1;
+            state.viewers == 0
+        };
+        if last {
+            streams.remove(&id);
         }
+    }
+
+    /// The shards of what is watched here.
+    fn wanted(&self) -> HashSet<u16> {
+        self.streams.lock().keys().map(|id| shard_of(*id)).collect()
+    }
+
+    /// Tells the leader of one more.
+    ///
+    /// # Errors
+    /// When the leader cannot be reached, or knows only whole lists.
+    pub(crate) async fn watch_too(&self, execution: ExecutionId) -> Result<(), InternalError> {
+        let watch = Watch { gateway_id: self.id, executions: vec![execution] };
+        self.status.post_json::<_, Option<()>>(WATCH_ADD_PATH, &watch, WITHIN).await.map(drop)
     }
 
     /// Tells the leader what is watched here, all of it.
@@ -195,7 +202,7 @@ async fn hear(hub: Arc<Hub>, mut listener: broker::Listener, shutdown: Shutdown)
 
 /// Repeats what is watched, looks after silent streams, and lets go of shards that nobody watches.
 async fn keep_watching(hub: Arc<Hub>, shutdown: Shutdown) {
-    let mut bound: HashSet<u16> = HashSet::new();
+    let mut shards = Shards::default();
     loop {
         let period = tokio::time::sleep(Duration::from_millis(WATCH_EVERY_MS));
         let told = tokio::select! {
@@ -203,145 +210,12 @@ async fn keep_watching(hub: Arc<Hub>, shutdown: Shutdown) {
             () = period => false,
             () = shutdown.abort.cancelled() => return,
         };
-        let wanted: HashSet<u16> = hub.streams.lock().keys().map(|id| shard_of(*id)).collect();
-        for shard in bound.difference(&wanted) {
-            // Hearing too much is harmless; it is tried again when the shard is left the next time.
-            drop(hub.bindings.unbind(&topic_of(*shard)).await);
-        }
-        bound = wanted;
+        let missed = shards.settle(&hub.bindings, || hub.wanted()).await;
         if let Err(error) = hub.watch().await {
             tracing::debug!(%error, "the leader does not know what is watched");
         }
-        if !told {
-            hub.look_after(false).await;
-        }
-    }
-}
-
-impl Subscription {
-    /// The next events, at least one. Waits for as long as it takes.
-    ///
-    /// # Errors
-    /// When the execution is not the caller's, or status cannot be reached for the first page.
-    pub(crate) async fn next(&mut self) -> Result<Vec<Arc<EventRecord>>, Problem> {
-        self.register().await;
-        loop {
-            if !self.replayed {
-                let events = self.page().await?;
-                if !events.is_empty() {
-                    return Ok(self.take(events));
-                }
-                continue;
-            }
-            // Marked before the look: what is added after it wakes us again.
-            self.changed.mark_unchanged();
-            let next = self.stream.ring.lock().after(self.after);
-            match next {
-                Next::Events(events) => {
-                    self.misses = 0;
-                    return Ok(self.take(events));
-                }
-                Next::Hole => {
-                    let events = self.fill().await;
-                    if !events.is_empty() {
-                        return Ok(self.take(events));
-                    }
-                }
-                Next::Nothing => {
-                    // The hub never drops a stream that has a viewer.
-                    if self.changed.changed().await.is_err() {
-                        return Err(failure::unavailable());
-                    }
-                }
-            }
-        }
-    }
-
-    /// Whose and which.
-    pub(crate) const fn subject(&self) -> &Subject {
-        &self.subject
-    }
-
-    /// The last event that was handed out.
-    pub(crate) const fn position(&self) -> Sequence {
-        self.after
-    }
-
-    /// Interest first, then the look: nothing that is committed in between is missed.
-    async fn register(&mut self) {
-        if self.registered {
-            return;
-        }
-        self.registered = true;
-        let topic = topic_of(shard_of(self.subject.execution_id));
-        if let Err(error) = self.hub.bindings.bind(&topic).await {
-            tracing::debug!(%error, "live events are not heard yet");
-        }
-        if let Err(error) = self.hub.watch().await {
-            tracing::debug!(%error, "the leader does not know what is watched");
-            self.hub.watch_now.notify_one();
-        }
-    }
-
-    /// One page of what is stored.
-    async fn page(&mut self) -> Result<Vec<Arc<EventRecord>>, Problem> {
-        let page = self.read().await?;
-        self.replayed = !page.more;
-        Ok(page.events.into_iter().map(Arc::new).collect())
-    }
-
-    async fn read(&self) -> Result<EventPage, Problem> {
-        self.hub.metrics.fetches.inc();
-        let question = ReadEvents { subject: self.subject.clone(), after: self.after, limit: PAGE };
-        let answer: Found<EventPage> = self
-            .hub
-            .status
-            .post_json(EVENTS_PATH, &question, WITHIN)
-            .await
-            .map_err(|error| failure::internal(&error))?;
-        crate::executions::found(answer)
-    }
-
-    /// Looks a missing event up: at once, then after growing waits.
-    async fn fill(&mut self) -> Vec<Arc<EventRecord>> {
-        if let Some(wait) = self.misses.checked_sub(1).map(|miss| LOOK_AGAIN.get(miss).copied().unwrap_or(SILENT)) {
-            tokio::time::sleep(wait).await;
-        }
-        self.misses += 1;
-        match self.read().await {
-            Ok(page) => {
-                self.replayed = !page.more;
-                page.events.into_iter().map(Arc::new).collect()
-            }
-            Err(problem) => {
-                tracing::debug!(%problem, "a missing event cannot be looked up");
-                Vec::new()
-            }
-        }
-    }
-
-    fn take(&mut self, events: Vec<Arc<EventRecord>>) -> Vec<Arc<EventRecord>> {
-        if let Some(last) = events.last() {
-            self.after = last.sequence;
-            let mut state = self.stream.state.lock();
-            state.seen = state.seen.max(last.sequence);
-        }
-        self.hub.metrics.events.inc_by(events.len() as u64);
-        events
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        self.hub.metrics.subscribers.dec();
-        let mut streams = self.hub.streams.lock();
-        let last = {
-            let mut state = self.stream.state.lock();
-            state.viewers -= 1;
-            state.viewers == 0
-        };
-        if last {
-            streams.remove(&self.subject.execution_id);
+        if missed || !told {
+            hub.look_after(missed).await;
         }
     }
 }

@@ -1,52 +1,52 @@
 //! The paths of the first documents, served by the same handlers. Old pollers end: they know `processing` and `failed`.
 
 use actix_web::{
-    HttpRequest, HttpResponse, Resource,
+    HttpRequest, HttpResponse,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::header::{HeaderName, HeaderValue, LINK},
-    middleware::{Next, from_fn},
+    middleware::Next,
     web,
 };
-use protocol::read::{ReadStats, STATS_PATH, Stats};
+use domain::State;
+use protocol::read::{ExecutionView, ReadStats, STATS_PATH, Stats};
 use serde_json::{Value, json};
-use service::Problem;
+use service::{Problem, ProblemCode};
 
 use crate::{
+    accept::Dialect,
     auth::Caller,
-    body::JsonBody,
-    edge::{problem_response, wrong_method},
-    engines,
-    execute::{self, Dialect},
+    body::Posted,
+    edge::problem_response,
+    engines, execute,
     executions::{self, subject},
-    failure, restart,
+    failure, listing,
+    restart::{self, Way},
+    routes::{self, Entry},
     service::Gateway,
     stop, views,
 };
 
+/// Below this they are.
+pub(crate) const PREFIX: &str = "/engines-api";
 /// When these paths were deprecated (RFC 9745): the day of `/v1`.
 const DEPRECATED: &str = "@1795219200";
 
-pub(crate) fn configure(config: &mut web::ServiceConfig) {
-    let scope = web::scope("/engines-api")
-        .wrap(from_fn(deprecated))
-        .service(resource("/list", "GET").route(web::get().to(list_engines)))
-        .service(resource("/stats", "GET").route(web::get().to(stats)))
-        .service(resource("/executions", "GET").route(web::get().to(list)))
-        .service(resource("/executions/{id}", "GET").route(web::get().to(get)))
-        .service(resource("/stop/{id}", "POST").route(web::post().to(stop)))
-        .service(resource("/{engine}/execute", "POST").route(web::post().to(execute)))
-        .service(resource("/{engine}/resume", "POST").route(web::post().to(resume)))
-        .service(resource("/{engine}", "GET").route(web::get().to(engine)))
-        .default_service(web::to(crate::edge::not_found));
-    config.service(scope);
+pub(crate) fn routes() -> Vec<Entry> {
+    vec![
+        routes::get("/engines-api/list", list_engines),
+        routes::get("/engines-api/stats", stats),
+        routes::get("/engines-api/executions", list),
+        routes::get("/engines-api/executions/{id}", get),
+        routes::post("/engines-api/stop/{id}", stop),
+        routes::post("/engines-api/{engine}/execute", execute),
+        routes::post("/engines-api/{engine}/resume", resume),
+        routes::get("/engines-api/{engine}", engine),
+    ]
 }
 
-fn resource(path: &str, allow: &'static str) -> Resource {
-    web::resource(path).default_service(web::to(move || wrong_method(allow)))
-}
-
-async fn deprecated(
+/// Marks every answer.
+pub(crate) async fn deprecated(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
@@ -57,17 +57,20 @@ async fn deprecated(
     Ok(response)
 }
 
+/// The old word for a state.
+pub(crate) const fn word(state: State) -> &'static str {
+    match state {
+        State::Waiting | State::Cancelling => State::Processing.as_str(),
+        State::Expired => State::Failed.as_str(),
+        state => state.as_str(),
+    }
+}
+
 /// An execution in the old words.
-fn old_words(gateway: &Gateway, view: &protocol::read::ExecutionView) -> Value {
+pub(crate) fn execution(gateway: &Gateway, view: &ExecutionView) -> Value {
     let mut body = views::execution(gateway, view);
     if let Some(status) = body.get_mut("status") {
-        let word = match status.as_str() {
-            Some("waiting" | "cancelling") => "processing",
-            Some("expired") => "failed",
-            Some(word) => word,
-            None => "failed",
-        };
-        *status = Value::String(word.to_owned());
+        *status = Value::String(word(view.state).to_owned());
     }
     body
 }
@@ -97,19 +100,18 @@ async fn engine(gateway: web::Data<Gateway>, caller: Caller, engine: web::Path<S
 
 async fn execute(
     gateway: web::Data<Gateway>,
-    caller: Caller,
+    posted: Posted,
     engine: web::Path<String>,
     request: HttpRequest,
-    body: JsonBody,
 ) -> HttpResponse {
-    let result = execute::run(&gateway, &caller, &engine, &request, body, Dialect::Legacy).await;
+    let result = Box::pin(execute::run(&gateway, posted, &engine, &request, Dialect::Legacy)).await;
     result.unwrap_or_else(problem_response)
 }
 
 async fn list(gateway: web::Data<Gateway>, caller: Caller, request: HttpRequest) -> HttpResponse {
-    match executions::page_of(&gateway, &caller, &request).await {
+    match listing::page_of(&gateway, &caller, &request, Dialect::Legacy).await {
         Ok((page, next)) => {
-            let executions: Vec<Value> = page.executions.iter().map(|view| old_words(&gateway, view)).collect();
+            let executions: Vec<Value> = page.executions.iter().map(|view| execution(&gateway, view)).collect();
             HttpResponse::Ok().json(json!({ "executions": executions, "nextPageToken": next }))
         }
         Err(problem) => problem_response(problem),
@@ -122,15 +124,15 @@ async fn get(gateway: web::Data<Gateway>, caller: Caller, id: web::Path<String>,
         executions::read(&gateway, &caller, subject.execution_id).await
     };
     match view.await {
-        Ok(view) => executions::answer(&request, &view, old_words(&gateway, &view)),
+        Ok(view) => executions::answer(&request, &view, execution(&gateway, &view)),
         Err(problem) => problem_response(problem),
     }
 }
 
 async fn stop(gateway: web::Data<Gateway>, caller: Caller, id: web::Path<String>) -> HttpResponse {
     match stop::ask(&gateway, &caller, &id, false).await {
-        Ok(view) if view.state.is_terminal() => HttpResponse::Ok().json(old_words(&gateway, &view)),
-        Ok(view) => HttpResponse::Accepted().json(old_words(&gateway, &view)),
+        Ok(view) if view.state.is_terminal() => HttpResponse::Ok().json(execution(&gateway, &view)),
+        Ok(view) => HttpResponse::Accepted().json(execution(&gateway, &view)),
         Err(problem) => problem_response(problem),
     }
 }
@@ -138,27 +140,23 @@ async fn stop(gateway: web::Data<Gateway>, caller: Caller, id: web::Path<String>
 /// The first documents name the engine in the path and the execution in the body.
 async fn resume(
     gateway: web::Data<Gateway>,
-    caller: Caller,
+    posted: Posted,
     engine: web::Path<String>,
     request: HttpRequest,
-    body: JsonBody,
 ) -> HttpResponse {
     let result = async {
-        let id = body.value.get("executionId").and_then(Value::as_str).map(str::to_owned);
-        let id = id.ok_or_else(|| {
-            Problem::new(service::ProblemCode::InvalidRequest).detail("name the execution to resume").field(
-                "/executionId",
-                "required",
-                "is missing",
-            )
+        let Posted { caller, body } = posted;
+        let id = body.get("executionId").and_then(Value::as_str).ok_or_else(|| {
+            let problem = Problem::new(ProblemCode::InvalidRequest).detail("name the execution to resume");
+            problem.field("/executionId", "required", "is missing")
         })?;
         let resolved = gateway.engines.resolve(&caller, &engine, None).await?;
-        let view = executions::read(&gateway, &caller, subject(&caller, &id)?.execution_id).await?;
+        let view = executions::read(&gateway, &caller, subject(&caller, id)?.execution_id).await?;
         if view.engine_id != resolved.engine_id {
             return Err(failure::not_found("execution"));
         }
-        let empty = JsonBody { value: json!({}) };
-        restart::again(&gateway, &caller, &id, &request, empty, true, Dialect::Legacy).await
+        let empty = Posted { caller, body: json!({}) };
+        Box::pin(restart::again(&gateway, empty, id, &request, Way::Resume, Dialect::Legacy)).await
     };
     result.await.unwrap_or_else(problem_response)
 }

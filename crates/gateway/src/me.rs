@@ -1,12 +1,15 @@
 //! Who the key belongs to, and what its level allows.
 
-use actix_web::{HttpResponse, web};
+use actix_web::HttpResponse;
 use serde_json::json;
 
-use crate::{auth::Caller, edge::resource};
+use crate::{
+    auth::Caller,
+    routes::{self, Entry},
+};
 
-pub(crate) fn configure(config: &mut web::ServiceConfig) {
-    config.service(resource("/v1/me", "GET").route(web::get().to(me)));
+pub(crate) fn routes() -> Vec<Entry> {
+    vec![routes::get("/v1/me", me)]
 }
 
 async fn me(caller: Caller) -> HttpResponse {

@@ -4,14 +4,18 @@
 use actix_web::{HttpResponse, web};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::edge::resource;
+use crate::routes::{self, Entry};
 
 /// The description.
 pub(crate) const DOCUMENT: &str = include_str!("../openapi.json");
 
-pub(crate) fn configure(config: &mut web::ServiceConfig) {
+pub(crate) fn routes() -> Vec<Entry> {
+    vec![routes::get("/v1/openapi.json", document)]
+}
+
+/// The page to read it.
+pub(crate) fn configure_docs(config: &mut web::ServiceConfig) {
     config
-        .service(resource("/v1/openapi.json", "GET").route(web::get().to(document)))
         .route("/docs", web::get().to(to_docs))
         .service(SwaggerUi::new("/docs/{_:.*}").config(Config::from("/v1/openapi.json")));
 }

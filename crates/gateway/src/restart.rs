@@ -5,111 +5,107 @@ use domain::State;
 use protocol::{
     identity::Principal,
     read::{Found, SOURCE_PATH, Source},
-    submission::{Idempotency, Parent},
+    submission::Parent,
 };
-use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value, json, value::RawValue};
 use service::{Problem, ProblemCode};
 
 use crate::{
-    auth::Caller,
-    body::JsonBody,
-    edge::{problem_response, resource},
-    execute::{self, Dialect, Order},
+    accept::{self, Answer, Dialect, Order},
+    body::{Fields, Posted},
+    edge::problem_response,
     executions::{found, subject},
     failure, form,
+    idempotency::Keyed,
+    options::Input,
+    query,
+    routes::{self, Entry},
     service::Gateway,
-    stop,
+    stop, wait,
 };
 
-pub(crate) fn configure(config: &mut web::ServiceConfig) {
-    config
-        .service(resource("/v1/executions/{id}/restart", "POST").route(web::post().to(restart)))
-        .service(resource("/v1/executions/{id}/resume", "POST").route(web::post().to(resume)));
+pub(crate) fn routes() -> Vec<Entry> {
+    vec![routes::post("/v1/executions/{id}/restart", restart), routes::post("/v1/executions/{id}/resume", resume)]
 }
-
-/// The body of a restart: the same input, unless another one is given.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Restart {
-    #[serde(default, alias = "userInput")]
-    input: Option<Value>,
-}
-
-/// The body of a resume: nothing yet.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Resume {}
 
 async fn restart(
     gateway: web::Data<Gateway>,
-    caller: Caller,
+    posted: Posted,
     id: web::Path<String>,
     request: HttpRequest,
-    body: JsonBody,
 ) -> HttpResponse {
-    again(&gateway, &caller, &id, &request, body, false, Dialect::V1).await.unwrap_or_else(problem_response)
+    Box::pin(again(&gateway, posted, &id, &request, Way::Restart, Dialect::V1)).await.unwrap_or_else(problem_response)
 }
 
 async fn resume(
     gateway: web::Data<Gateway>,
-    caller: Caller,
+    posted: Posted,
     id: web::Path<String>,
     request: HttpRequest,
-    body: JsonBody,
 ) -> HttpResponse {
-    again(&gateway, &caller, &id, &request, body, true, Dialect::V1).await.unwrap_or_else(problem_response)
+    Box::pin(again(&gateway, posted, &id, &request, Way::Resume, Dialect::V1)).await.unwrap_or_else(problem_response)
 }
 
-/// Makes the new execution. A restart of an unfinished one stops it first.
+/// From the start, or where it stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Restart,
+    Resume,
+}
+
+/// Makes the new execution. It is a submission like any other: the engine has to be the caller's still, and enabled.
 pub(crate) async fn again(
     gateway: &Gateway,
-    caller: &Principal,
+    posted: Posted,
     id: &str,
     request: &HttpRequest,
-    body: JsonBody,
-    inherit: bool,
+    way: Way,
     dialect: Dialect,
 ) -> Result<HttpResponse, Problem> {
-    let key = execute::idempotency_key(request)?;
-    let hash = key.as_ref().map(|_| execute::body_hash(&body.value));
-    let input = if inherit { body.read::<Resume>().map(|Resume {}| None)? } else { body.read::<Restart>()?.input };
-    let subject = subject(caller, id)?;
+    let Posted { caller, body } = posted;
+    let parallel = if way == Way::Resume { query::flag(request, "parallel")? } else { false };
+    let keyed = Keyed::read(request, &body)?;
+    let input = read(body, way)?;
+    let subject = subject(&caller, id)?;
     let answer: Found<Source> = gateway.ask(SOURCE_PATH, &subject).await.map_err(|error| failure::internal(&error))?;
     let source = found(answer)?;
-    let input = match input {
-        Some(input) => checked(gateway, caller, &source, &input).await?,
-        None => source.input.clone(),
-    };
-    let mut stopped = false;
-    if inherit {
-        resumable(&source)?;
-    } else if !source.state.is_terminal() {
-        stop::ask(gateway, caller, id, false).await?;
-        stopped = true;
+    if way == Way::Resume {
+        resumable(source.state)?;
     }
-    let route = format!("{}/{}", if inherit { "resume" } else { "restart" }, source.execution_id);
-    let order = Order {
-        engine_id: source.engine_id,
-        user_engine_id: source.user_engine_id,
-        version_id: source.version_id,
-        input,
-        priority: source.priority,
-        labels: source.labels,
-        end_user: source.end_user,
-        deadline_ms: None,
-        queue_ttl_ms: None,
-        idempotency: key.zip(hash).map(|(key, body_hash)| Idempotency { route, key, body_hash }),
-        parent: Some(Parent { execution_id: source.execution_id, inherit }),
-    };
-    let extra = Again { stopped, inherit, tokens_saved: source.tokens_saved, completed_units: source.completed_units };
-    let wait = execute::prefer_wait(request);
-    let response = execute::submit(gateway, caller, order, wait, dialect).await?;
-    Ok(extra.add_to(response, source.execution_id.to_string()).await)
+    let input = checked(gateway, &caller, &source, input).await?;
+    let (state, unfinished) = (source.state, source.unfinished_resume);
+    let mut extra = extra(&source, way);
+    let parent = Parent { execution_id: source.execution_id, inherit: way == Way::Resume, parallel };
+    let order = order(&caller, source, input, keyed, parent);
+    let accepted = accept::submit(gateway, &caller, order).await.map_err(|problem| match unfinished {
+        Some(child) if problem.code == ProblemCode::NotResumable => problem.execution(child.to_string()),
+        _ => problem,
+    })?;
+    // Only now: had it been refused, the one that runs would have been lost for nothing.
+    if way == Way::Restart && !state.is_terminal() {
+        let stopped = stop::ask(gateway, &caller, id, false).await;
+        if let Err(problem) = &stopped {
+            tracing::warn!(%problem, execution.id = %subject.execution_id, "a restarted execution is not stopped");
+        }
+        extra.insert("stopped".to_owned(), Value::Bool(stopped.is_ok()));
+    }
+    Ok(accepted.answer(gateway, &caller, Answer { dialect, wait: wait::preferred(request), extra }).await)
 }
 
-fn resumable(source: &Source) -> Result<(), Problem> {
-    let detail = match source.state {
+/// The input that a restart may bring; a resume brings nothing.
+fn read(body: Value, way: Way) -> Result<Option<Input>, Problem> {
+    let mut fields = Fields::of(body);
+    let input = if way == Way::Restart { Input::take(&mut fields)? } else { None };
+    fields.known()?;
+    Ok(input)
+}
+
+/// Whether what ended like this can be resumed.
+///
+/// # Errors
+/// 409 when it cannot.
+pub(crate) fn resumable(state: State) -> Result<(), Problem> {
+    let detail = match state {
         State::Failed | State::Cancelled | State::Expired => return Ok(()),
         State::Completed => "a completed execution has nothing to resume",
         _ => "the execution is not finished: stop it first",
@@ -117,43 +113,49 @@ fn resumable(source: &Source) -> Result<(), Problem> {
     Err(Problem::new(ProblemCode::NotResumable).detail(detail))
 }
 
+/// The input for the version that the source ran, of an engine that the caller may use now.
 async fn checked(
     gateway: &Gateway,
     caller: &Principal,
     source: &Source,
-    input: &Value,
-) -> Result<Box<serde_json::value::RawValue>, Problem> {
+    input: Option<Input>,
+) -> Result<Box<RawValue>, Problem> {
     let engine = gateway.engines.resolve(caller, &source.engine_id.to_string(), Some(source.version_id)).await?;
+    if !engine.enabled {
+        return Err(Problem::new(ProblemCode::EngineDisabled));
+    }
+    let Some(input) = input else { return Ok(source.input.clone()) };
     let flow = gateway.engines.compiled(&engine).await?;
-    let input = form::check(&flow, input)?;
+    let input = form::check(&flow, &input.value, input.name)?;
     serde_json::value::to_raw_value(&input).map_err(|_unwritable| Problem::new(ProblemCode::Internal))
 }
 
-/// What the answer says beyond that of a submission.
-struct Again {
-    stopped: bool,
-    inherit: bool,
-    tokens_saved: i64,
-    completed_units: u32,
+fn order(caller: &Principal, source: Source, input: Box<RawValue>, keyed: Option<Keyed>, parent: Parent) -> Order {
+    let word = if parent.inherit { "resume" } else { "restart" };
+    let route = format!("{word}/{}", source.execution_id);
+    Order {
+        engine_id: source.engine_id,
+        user_engine_id: source.user_engine_id,
+        version_id: source.version_id,
+        input,
+        // The level may allow less by now.
+        priority: source.priority.min(caller.level.max_priority),
+        labels: source.labels,
+        end_user: source.end_user,
+        deadline_ms: None,
+        queue_ttl_ms: None,
+        idempotency: keyed.map(|keyed| keyed.within(route)),
+        parent: Some(parent),
+    }
 }
 
-impl Again {
-    async fn add_to(&self, response: HttpResponse, parent: String) -> HttpResponse {
-        let (head, body) = response.into_parts();
-        let Ok(bytes) = actix_web::body::to_bytes(body).await else {
-            return head.set_body(actix_web::body::BoxBody::new(()));
-        };
-        let mut value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        if let Some(fields) = value.as_object_mut() {
-            fields.insert("parentId".to_owned(), Value::String(parent));
-            if self.stopped {
-                fields.insert("stopped".to_owned(), Value::Bool(true));
-            }
-            if self.inherit {
-                fields.insert("tokensSaved".to_owned(), self.tokens_saved.into());
-                fields.insert("completedUnits".to_owned(), self.completed_units.into());
-            }
-        }
-        head.set_body(actix_web::body::BoxBody::new(value.to_string()))
+/// What the answer says beyond that of a submission.
+fn extra(source: &Source, way: Way) -> Map<String, Value> {
+    let mut extra = Map::new();
+    extra.insert("parentId".to_owned(), json!(source.execution_id));
+    if way == Way::Resume {
+        extra.insert("tokensSaved".to_owned(), json!(source.tokens_saved));
+        extra.insert("completedUnits".to_owned(), json!(source.completed_units));
     }
+    extra
 }

@@ -10,9 +10,10 @@ use service::Problem;
 
 use crate::{
     auth::Caller,
-    edge::{problem_response, resource},
+    edge::problem_response,
     executions::{self, found, subject},
-    failure,
+    failure, query,
+    routes::{self, Entry},
     service::Gateway,
     views,
 };
@@ -20,8 +21,8 @@ use crate::{
 /// How long the call waits for the receipt.
 const RECEIPT_WITHIN_MS: u64 = 300;
 
-pub(crate) fn configure(config: &mut web::ServiceConfig) {
-    config.service(resource("/v1/executions/{id}/stop", "POST").route(web::post().to(stop)));
+pub(crate) fn routes() -> Vec<Entry> {
+    vec![routes::post("/v1/executions/{id}/stop", stop)]
 }
 
 async fn stop(
@@ -31,7 +32,7 @@ async fn stop(
     request: HttpRequest,
 ) -> HttpResponse {
     let result = async {
-        let force = force(&request)?;
+        let force = query::flag(&request, "force")?;
         ask(&gateway, &caller, &id, force).await
     };
     match result.await {
@@ -39,19 +40,6 @@ async fn stop(
         Ok(view) => HttpResponse::Accepted().json(views::execution(&gateway, &view)),
         Err(problem) => problem_response(problem),
     }
-}
-
-fn force(request: &HttpRequest) -> Result<bool, Problem> {
-    let mut force = false;
-    for (name, value) in url::form_urlencoded::parse(request.query_string().as_bytes()).take(16) {
-        force = match (&*name, &*value) {
-            ("force", "true") => true,
-            ("force", "false") => false,
-            ("force", _) => return Err(executions::wrong("force", "is true or false")),
-            _ => return Err(executions::wrong(&name, "is not a parameter of this call")),
-        };
-    }
-    Ok(force)
 }
 
 /// Stops, and reads what became of it. Repeatable; what has ended stays as it is.

@@ -6,7 +6,7 @@ use protocol::{read::ExecutionView, report::DeliverableRow, submission::QueueBlo
 use serde_json::{Map, Value, json};
 use service::{Problem, ProblemCode};
 
-use crate::{deliverables, service::Gateway};
+use crate::{deliverables, restart, service::Gateway};
 
 /// RFC 3339 in UTC with milliseconds.
 pub(crate) fn timestamp(at: DateTime<Utc>) -> String {
@@ -115,11 +115,10 @@ fn error(view: &ExecutionView) -> Option<Value> {
     let mut value = serde_json::to_value(Problem::new(code).detail(failure.detail.clone())).ok()?;
     let fields = value.as_object_mut()?;
     fields.insert("code".to_owned(), json!(failure.code.as_str()));
-    // A rejected submission never had units: a resume of it would only repeat the rejection.
-    fields.insert("resumable".to_owned(), json!(view.started_at.is_some()));
+    fields.insert("resumable".to_owned(), json!(restart::resumable(view.state).is_ok()));
     fields.insert("failedNode".to_owned(), json!(failure.failed_node));
     fields.insert("completedUnits".to_owned(), json!(view.completed_units));
-    fields.insert("tokensSaved".to_owned(), json!(view.input_tokens + view.output_tokens));
+    fields.insert("tokensSaved".to_owned(), json!(view.tokens_saved));
     Some(value)
 }
 

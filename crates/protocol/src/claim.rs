@@ -80,7 +80,7 @@ pub struct Grant {
     /// When its last unit was finished, or else when its first attempt began: patience with a provider counts from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress_at: Option<DateTime<Utc>>,
-    /// The submitter's `traceparent`, which the run's span links.
+    /// The submitter's `traceparent`, whose trace the run continues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
 }

@@ -38,16 +38,18 @@ pub struct LiveExecution {
 
 /// Where gateways say what they watch.
 pub const WATCH_PATH: &str = "/internal/v1/watch";
+/// Where gateways add to what they watch.
+pub const WATCH_ADD_PATH: &str = "/internal/v1/watch/add";
 /// A gateway repeats its [`Watch`] this often; three missed ones end it.
 pub const WATCH_EVERY_MS: u64 = 2_000;
 
-/// `POST` [`WATCH_PATH`] to the leader: the executions that have a viewer at this gateway, all of them, each two seconds
-/// and whenever one is added.
+/// `POST` [`WATCH_PATH`] to the leader: the executions that have a viewer at this gateway, all of them, each two seconds.
+/// `POST` [`WATCH_ADD_PATH`]: those that got one since, at once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Watch {
     /// This boot of the gateway.
     pub gateway_id: GatewayId,
-    /// Replaces the list of before.
+    /// Replaces the list of before, or adds to it.
     pub executions: Vec<ExecutionId>,
 }

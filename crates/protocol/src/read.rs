@@ -14,7 +14,7 @@ use crate::{
     submission::QueueBlock,
 };
 
-/// One execution of an owner; answers [`Found`]`<`[`ExecutionView`]`>` to [`Subject`].
+/// One execution of an owner; answers [`Found`]`<`[`ExecutionView`]`>` to [`ReadExecution`], of which a [`Subject`] is one.
 pub const EXECUTION_PATH: &str = "/internal/v1/executions/get";
 /// A page of an owner's executions; answers [`ExecutionPage`] to [`ListExecutions`].
 pub const EXECUTIONS_PATH: &str = "/internal/v1/executions/list";
@@ -44,6 +44,18 @@ pub struct Subject {
     pub user_engine_id: Option<UserEngineId>,
     /// The execution.
     pub execution_id: ExecutionId,
+}
+
+/// One execution.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadExecution {
+    /// Whose and which.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// Without its place in the queue, which only the leader knows: any replica answers.
+    #[serde(default)]
+    pub without_queue: bool,
 }
 
 /// A read of something that may not be there.
@@ -106,6 +118,9 @@ pub struct ExecutionView {
     /// Units a resume would not pay again.
     #[serde(default)]
     pub completed_units: u32,
+    /// Their tokens.
+    #[serde(default)]
+    pub tokens_saved: i64,
     /// The rendered files.
     #[serde(default)]
     pub deliverables: Vec<DeliverableRow>,
@@ -218,6 +233,9 @@ pub struct EventPage {
     pub more: bool,
     /// Whether the last stored event of the execution is a terminal one.
     pub terminal: bool,
+    /// The last stored event, when none of these is later than what was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Sequence>,
 }
 
 /// What silent streams may have missed. At most 1,000 streams.
@@ -262,7 +280,7 @@ pub struct Source {
     pub completed_units: u32,
     /// Tokens of its finished units: what a resume saves.
     pub tokens_saved: i64,
-    /// A resume of it that is not finished.
+    /// A restart or resume of it that is not finished.
     #[serde(default)]
     pub unfinished_resume: Option<ExecutionId>,
 }

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
+use crate::TraceContext;
+
 /// The message on `submissions`: under load several ride together.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Submissions {
@@ -59,6 +61,7 @@ impl SubmissionStub {
             queue_deadline_at: None,
             idempotency: None,
             parent: None,
+            trace: None,
         }
     }
 }
@@ -120,6 +123,9 @@ pub struct Submission {
     /// Present for a restart or a resume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
+    /// The request that submitted it: its neighbours in the message are others'.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
 }
 
 /// The client's Idempotency-Key. Its scope is the owner and the route.
@@ -142,6 +148,9 @@ pub struct Parent {
     pub execution_id: ExecutionId,
     /// Whether finished units are inherited (resume) or not (restart).
     pub inherit: bool,
+    /// Whether a resume may run beside another unfinished execution made from the same one.
+    #[serde(default)]
+    pub parallel: bool,
 }
 
 /// Status to gateway, on the reply queue: one message for all submissions of one gateway in one batch.
@@ -191,7 +200,7 @@ pub enum SubmissionOutcome {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
     },
-    /// A resume whose source is still unfinished, or is completed.
+    /// A resume whose source is still unfinished, or is completed, or is being continued already.
     NotResumable {
         /// One sentence.
         detail: String,

@@ -29,9 +29,11 @@ pub struct Problem {
     /// What is wrong with this request, for a person.
     pub detail: Option<String>,
     /// The path of the request.
-    pub instance: Option<String>,
+    pub instance: Option<Box<str>>,
     /// The id to quote to support.
-    pub request_id: Option<String>,
+    pub request_id: Option<Box<str>>,
+    /// The execution that it is about, where there is one.
+    pub execution_id: Option<Box<str>>,
     /// One entry per wrong field.
     pub errors: Vec<FieldError>,
 }
@@ -48,10 +50,12 @@ struct Document {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    instance: Option<String>,
+    instance: Option<Box<str>>,
     code: ProblemCode,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    request_id: Option<String>,
+    request_id: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    execution_id: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
     #[serde(default)]
@@ -83,6 +87,7 @@ impl Problem {
             detail: None,
             instance: None,
             request_id: None,
+            execution_id: None,
             errors: Vec::new(),
         }
     }
@@ -97,14 +102,21 @@ impl Problem {
     /// Names the request's path.
     #[must_use]
     pub fn instance(mut self, instance: impl Into<String>) -> Self {
-        self.instance = Some(instance.into());
+        self.instance = Some(instance.into().into_boxed_str());
         self
     }
 
     /// Names the request's id.
     #[must_use]
     pub fn request_id(mut self, id: impl Into<String>) -> Self {
-        self.request_id = Some(id.into());
+        self.request_id = Some(id.into().into_boxed_str());
+        self
+    }
+
+    /// Names the execution that it is about.
+    #[must_use]
+    pub fn execution(mut self, id: impl Into<String>) -> Self {
+        self.execution_id = Some(id.into().into_boxed_str());
         self
     }
 
@@ -134,6 +146,7 @@ impl From<Problem> for Document {
             instance: problem.instance,
             code: problem.code,
             request_id: problem.request_id,
+            execution_id: problem.execution_id,
             errors: problem.errors,
             retryable: problem.retryable,
             retry_after_ms: problem.retry_after_ms,
@@ -151,6 +164,7 @@ impl From<Document> for Problem {
             detail: document.detail,
             instance: document.instance,
             request_id: document.request_id,
+            execution_id: document.execution_id,
             errors: document.errors,
         }
     }

@@ -7,27 +7,28 @@ use std::{
 };
 
 use broker::{Queue, ReplyTo};
-use domain::{Failure, FailureCode, State, UserId};
-use futures::{FutureExt as _, future::BoxFuture};
+use chrono::{DateTime, Utc};
+use domain::{Failure, FailureCode, UserId};
+use futures::FutureExt as _;
 use protocol::{
     Envelope,
     submission::{Submission, SubmissionOutcome, SubmissionReplies, SubmissionReply},
 };
-use storage::{
-    StorageError,
-    identity::OwnerLimits,
-    intake::{NewExecution, TakenIn},
-};
+use storage::{StorageError, identity::OwnerLimits, intake::NewExecution};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 mod letters;
+mod write;
 
-use letters::Letter;
+use letters::{Letter, Taken};
+use write::{unstorable, write};
 
 use crate::{
     leader::{Term, chain},
-    scheduler::Job,
+    scheduler::Drafts,
     service::Status,
+    trace,
 };
 
 /// Messages that may be unsettled at once; each may carry many submissions.
@@ -38,92 +39,105 @@ const BATCH: usize = 256;
 const BATCH_BYTES: usize = 8 << 20;
 /// How long an owner's limits are believed.
 const LIMITS_FOR: Duration = Duration::from_secs(5);
+/// Silence after which nothing is on its way any more from a queue that is empty.
+const QUIET_FOR: Duration = Duration::from_millis(100);
+/// How long the broker may take to say how long the queue is: nothing is taken in meanwhile.
+const DEPTH_WITHIN: Duration = Duration::from_millis(200);
 /// How long intake waits after a failure before it takes the same batch again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-
-/// One submission of a batch.
-struct Taken<'a> {
-    submission: &'a Submission,
-    traceparent: Option<&'a str>,
-    /// Only what names it could be read.
-    unreadable: bool,
-}
 
 /// Takes in until the term is over. What is unsettled then is given back by being dropped.
 pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
     let mut consumer = status.broker.consume(Queue::Submissions, PREFETCH);
+    // When the broker said last that its queue is empty, if nothing came since.
+    let mut empty_at: Option<DateTime<Utc>> = None;
     loop {
         let first = tokio::select! {
             biased;
             () = term.over.cancelled() => return,
             () = status.shutdown.drain.cancelled() => return,
             delivery = consumer.next() => delivery,
-            // An empty queue and a living connection: nothing older than now is on its way.
-            () = caught_up(&status, &term) => continue,
+            () = term.how_far.notified(), if empty_at.is_none() => {
+                let now = status.now();
+                empty_at = is_empty(&status).await.then_some(now);
+                continue;
+            }
+            // What the queue had handed over by then has come by now.
+            () = tokio::time::sleep(QUIET_FOR), if empty_at.is_some() => {
+                empty_at.take().into_iter().for_each(|at| term.caught_up_to(at));
+                continue;
+            }
         };
+        empty_at = None;
         let Some(first) = first else { return };
-        let taken_at = status.now();
         let mut letters: Vec<Letter> = Vec::new();
         let (mut count, mut bytes) = (0, 0);
         let mut next = Some(first);
         while let Some(delivery) = next.take() {
             bytes += delivery.body.len();
             if let Some(letter) = letters::open(&status, delivery).await {
-                count += letter.submissions.len();
+                count += letter.submitted().count();
                 letters.push(letter);
             }
             if count < BATCH && bytes < BATCH_BYTES {
                 next = consumer.next().now_or_never().flatten();
             }
         }
+        // The queue is in order: whatever was made before the newest of these has come too. Not so whatever was made before now:
+        // behind this batch there may be a long queue.
+        let taken = letters.iter().flat_map(Letter::submitted);
+        let newest = taken.filter_map(|one| one.submission.execution_id.made_at()).max();
         tokio::select! {
-            () = take_in(&status, &term, letters) => {}
+            () = handle(&status, &term, letters) => {}
             () = term.over.cancelled() => return,
         }
-        let mut caught_up = term.caught_up.lock();
-        *caught_up = (*caught_up).max(taken_at);
+        if let Some(at) = newest {
+            term.caught_up_to(at);
+        }
     }
 }
 
-/// Moves the watermark on while nothing comes.
-async fn caught_up(status: &Status, term: &Term) {
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    if status.broker.ready(Duration::from_millis(100)).await.is_ok() {
-        *term.caught_up.lock() = status.now();
+/// Whether the broker has nothing for intake. A consumer that is still on its way to it gets nothing either.
+async fn is_empty(status: &Status) -> bool {
+    matches!(status.broker.depth(Queue::Submissions, DEPTH_WITHIN).await, Ok(0))
+}
+
+/// Takes a batch in, in a span that goes on where its one message was sent, or is linked with all who submitted.
+async fn handle(status: &Arc<Status>, term: &Arc<Term>, letters: Vec<Letter>) {
+    let count: usize = letters.iter().map(|letter| letter.submitted().count()).sum();
+    let span = tracing::info_span!("intake", otel.kind = "consumer", submissions = count);
+    match letters.as_slice() {
+        [one] => service::trace::handles(&span, 1, one.trace.iter().map(trace::sent)),
+        many => {
+            let submitters = many.iter().flat_map(Letter::submitted).filter_map(|one| one.context.map(trace::sent));
+            service::trace::handles(&span, many.len(), submitters);
+        }
     }
+    take_in(status, term, letters).instrument(span).await;
 }
 
 /// Commits the batch, then settles, then replies, then queues: a side effect happens only for rows really inserted.
 async fn take_in(status: &Arc<Status>, term: &Arc<Term>, letters: Vec<Letter>) {
-    let all: Vec<Taken<'_>> = letters
-        .iter()
-        .flat_map(|letter| {
-            let traceparent = letter.traceparent.as_deref();
-            let readable =
-                letter.submissions.iter().map(move |submission| Taken { submission, traceparent, unreadable: false });
-            let stubs = letter.stubs.iter().map(move |submission| Taken { submission, traceparent, unreadable: true });
-            readable.chain(stubs)
-        })
-        .collect();
+    let all: Vec<Taken<'_>> = letters.iter().flat_map(Letter::submitted).collect();
     status.metrics.intake_batch.observe(f64::from(u32::try_from(all.len()).unwrap_or(u32::MAX)));
     status.failpoint.reach("intake.before_commit");
     let timer = status.metrics.intake_seconds.start_timer();
     let mut answers = HashMap::new();
+    // Nothing is settled while the database is away: the broker keeps what is behind the prefetch.
+    let limits = loop {
+        match owners(status, term, &all).await {
+            Ok(limits) => break limits,
+            Err(error) => pause(&error).await,
+        }
+    };
+    // Once: a batch that is written again is the same batch.
+    let batch = judge(term, &all, &limits);
     loop {
-        let limits = match owners(status, term, &all).await {
-            Ok(limits) => limits,
-            Err(error) => {
-                pause(&error).await;
-                continue;
-            }
-        };
-        let batch = judge(term, &all, &limits);
         match write(status, term, &batch, &limits).await {
             Ok(taken) => {
                 answers.extend(taken);
                 break;
             }
-            // Nothing is settled while the database is away: the broker keeps what is behind the prefetch.
             Err(error) => pause(&error).await,
         }
     }
@@ -171,13 +185,16 @@ fn share(submission: &Submission, limits: &HashMap<UserId, OwnerLimits>) -> f64 
 
 /// Gives each submission its tag, or its refusal.
 fn judge<'a>(term: &Term, all: &[Taken<'a>], limits: &HashMap<UserId, OwnerLimits>) -> Vec<NewExecution<'a>> {
-    let mut schedule = term.schedule.lock();
+    let schedule = term.schedule.lock();
+    let mut drafts = Drafts::default();
     let mut coming: HashMap<UserId, usize> = HashMap::new();
     all.iter()
-        .map(|Taken { submission, traceparent, unreadable }| {
-            if *unreadable {
+        .map(|taken| {
+            let submission = taken.submission;
+            let traceparent = taken.context.map(|context| context.traceparent.as_str());
+            if taken.is_unreadable {
                 let rejected = Some(unstorable("the submission cannot be read"));
-                return NewExecution { submission, tag: 0.0, traceparent: *traceparent, rejected };
+                return NewExecution { submission, tag: 0.0, traceparent, rejected };
             }
             let new = coming.entry(submission.user_id).or_default();
             let limit = limits.get(&submission.user_id).and_then(|limits| limits.max_queued);
@@ -185,122 +202,11 @@ fn judge<'a>(term: &Term, all: &[Taken<'a>], limits: &HashMap<UserId, OwnerLimit
             let rejected = full.then(|| Failure::new(FailureCode::QueueFull, "too many executions are queued already"));
             *new += usize::from(!full);
             let share = share(submission, limits);
-            let tag = if full { 0.0 } else { schedule.tag(submission.user_id, submission.engine_id, share) };
-            NewExecution { submission, tag, traceparent: *traceparent, rejected }
+            let tag =
+                if full { 0.0 } else { schedule.tag(&mut drafts, submission.user_id, submission.engine_id, share) };
+            NewExecution { submission, tag, traceparent, rejected }
         })
         .collect()
-}
-
-/// Writes a batch; a poisonous one is halved until the poison is alone.
-fn write<'a>(
-    status: &'a Arc<Status>,
-    term: &'a Arc<Term>,
-    batch: &'a [NewExecution<'a>],
-    limits: &'a HashMap<UserId, OwnerLimits>,
-) -> BoxFuture<'a, Result<Vec<(domain::ExecutionId, SubmissionOutcome)>, StorageError>> {
-    async move {
-        let mut conn = status.connection().await?;
-        let written = storage::intake::take_in(&mut conn, term.number, batch, status.now()).await;
-        drop(conn);
-        match written {
-            Ok(taken) => Ok(enter(status, term, batch, taken, limits)),
-            // Nothing is wrong with what came.
-            Err(error) if error.is_transient() || matches!(error, StorageError::NotLeader(_)) => Err(error),
-            Err(error) if batch.len() > 1 => {
-                tracing::warn!(error = %chain(&error), submissions = batch.len(), "a batch is halved");
-                let (first, second) = batch.split_at(batch.len() / 2);
-                let mut answers = write(status, term, first, limits).await?;
-                answers.extend(write(status, term, second, limits).await?);
-                Ok(answers)
-            }
-            Err(error) => match batch.first() {
-                Some(new) => refuse(status, term, new, error).await,
-                None => Ok(Vec::new()),
-            },
-        }
-    }
-    .boxed()
-}
-
-fn unstorable(detail: &str) -> Failure {
-    Failure::new(FailureCode::InvalidRequest, detail)
-}
-
-/// Enters what cannot be stored as a failed row without its content, so that whoever was answered on the broker's confirm
-/// finds it. If even that is refused, it is not the submission that is wrong: the batch is tried again.
-async fn refuse(
-    status: &Status,
-    term: &Term,
-    new: &NewExecution<'_>,
-    error: StorageError,
-) -> Result<Vec<(domain::ExecutionId, SubmissionOutcome)>, StorageError> {
-    tracing::error!(error = %chain(&error), execution.id = %new.submission.execution_id, "a submission cannot be stored");
-    let stub = new.submission.stub().into_submission(status.now());
-    let rejected = Some(unstorable("the submission cannot be stored"));
-    let row = NewExecution { submission: &stub, tag: 0.0, traceparent: None, rejected };
-    let mut conn = status.connection().await?;
-    let taken = storage::intake::take_in(&mut conn, term.number, std::slice::from_ref(&row), status.now()).await?;
-    drop(conn);
-    Ok(enter(status, term, &[row], taken, &HashMap::new()))
-}
-
-/// Queues what was inserted and says what became of each.
-fn enter(
-    status: &Status,
-    term: &Term,
-    batch: &[NewExecution<'_>],
-    taken: Vec<TakenIn>,
-    limits: &HashMap<UserId, OwnerLimits>,
-) -> Vec<(domain::ExecutionId, SubmissionOutcome)> {
-    let now = status.now();
-    let mut answers = Vec::with_capacity(batch.len());
-    for (new, taken) in batch.iter().zip(taken) {
-        let submission = new.submission;
-        let id = submission.execution_id;
-        let outcome = match taken {
-            TakenIn::Inserted { state: State::Queued, events } => {
-                status.metrics.submissions.inc();
-                let job = Job {
-                    id,
-                    user: submission.user_id,
-                    engine: submission.engine_id,
-                    tag: new.tag,
-                    share: share(submission, limits),
-                    limit: limits.get(&submission.user_id).and_then(|limits| limits.max_running),
-                    started: false,
-                };
-                term.schedule.lock().queue(job, None);
-                term.due(submission.queue_deadline_at.into_iter().chain(submission.deadline_at).min());
-                status.live.show(id, &events);
-                let queue = term.schedule.lock().block(id, now);
-                SubmissionOutcome::Accepted { queue }
-            }
-            TakenIn::Inserted { .. } => {
-                status.metrics.rejected.inc();
-                rejection(new.rejected.as_ref())
-            }
-            TakenIn::Redelivered { rejected, .. } => {
-                status.metrics.redelivered.inc();
-                match rejected {
-                    Some(failure) => rejection(Some(&failure)),
-                    None => SubmissionOutcome::Accepted { queue: term.schedule.lock().block(id, now) },
-                }
-            }
-            TakenIn::Replayed { execution_id, version_id, created_at } => {
-                SubmissionOutcome::Replayed { execution_id, version_id, created_at }
-            }
-            TakenIn::Mismatch => SubmissionOutcome::Mismatch,
-            TakenIn::NotResumable { detail } => SubmissionOutcome::NotResumable { detail },
-        };
-        answers.push((id, outcome));
-    }
-    answers
-}
-
-fn rejection(failure: Option<&Failure>) -> SubmissionOutcome {
-    let code = failure.map_or(FailureCode::Internal, |failure| failure.code);
-    let detail = failure.map(|failure| failure.detail.clone()).unwrap_or_default();
-    SubmissionOutcome::Rejected { code, detail, retry_after_ms: Some(1_000) }
 }
 
 /// One message per gateway for the whole batch.
@@ -315,7 +221,7 @@ fn reply(status: &Status, letters: &[Letter], answers: &HashMap<domain::Executio
         by_gateway.entry(address).or_default().extend(replies);
     }
     for (address, replies) in by_gateway {
-        match Envelope::new(SubmissionReplies { replies }, None).to_bytes() {
+        match Envelope::new(SubmissionReplies { replies }, trace::current()).to_bytes() {
             Ok(bytes) => status.broker.reply(address, bytes.into()),
             Err(error) => tracing::error!(%error, "a reply cannot be written"),
         }

@@ -39,6 +39,18 @@ impl Live {
         gateways.insert(watch.gateway_id, (watch.executions.into_iter().collect(), now + BELIEVED_FOR));
     }
 
+    /// Adds to the list of a gateway.
+    pub(crate) fn watch_too(&self, watch: Watch) {
+        let now = Instant::now();
+        let mut gateways = self.gateways.write();
+        let list = gateways.entry(watch.gateway_id).or_insert_with(|| (HashSet::new(), now + BELIEVED_FOR));
+        if list.1 <= now {
+            // It says again what it watches only in two seconds: until then this is all that is known.
+            *list = (HashSet::new(), now + BELIEVED_FOR);
+        }
+        list.0.extend(watch.executions);
+    }
+
     /// Whether anybody watches an execution.
     pub(crate) fn is_watched(&self, execution: ExecutionId) -> bool {
         let now = Instant::now();
@@ -60,7 +72,7 @@ impl Live {
             shards.entry(shard_of(execution.execution_id)).or_default().push(execution);
         }
         for (shard, executions) in shards {
-            match Envelope::new(LiveEvents { executions }, None).to_bytes() {
+            match Envelope::new(LiveEvents { executions }, crate::trace::current()).to_bytes() {
                 Ok(bytes) => self.broker.announce(&topic_of(shard), bytes.into()),
                 Err(error) => tracing::error!(%error, "live events cannot be written"),
             }

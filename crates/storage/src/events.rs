@@ -16,11 +16,22 @@ use crate::{error::StorageError, sql::sql};
 
 /// At most this many chunks are read for one page or one tail.
 const CHUNKS: i32 = 500;
+/// At most about this many bytes are read for one page, or for all tails of one request. The first chunk always is.
+const BYTES: i64 = 4 << 20;
 /// At most this many events of one silent stream are sent at once.
 const TAIL: usize = 200;
 
 /// Text that is in the log, by unit.
 pub(crate) type OpenUnits = BTreeMap<UnitKey, Shown>;
+
+/// What the log says of one execution.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    /// Text, by unit.
+    pub(crate) units: OpenUnits,
+    /// Nodes that have begun and are not done, with the attempt that began them.
+    pub(crate) begun: BTreeMap<String, i32>,
+}
 
 /// The text of one unit, as a client that applied every event has it.
 #[derive(Debug, Default)]
@@ -34,6 +45,8 @@ pub(crate) struct Shown {
 struct EndRow {
     #[diesel(sql_type = Bool)]
     ended: bool,
+    #[diesel(sql_type = BigInt)]
+    last_sequence: i64,
 }
 
 #[derive(QueryableByName)]
@@ -56,37 +69,47 @@ pub async fn page(
 ) -> Result<EventPage, StorageError> {
     // Every chunk has an event at least.
     let chunks = i32::try_from(limit).map_or(CHUNKS, |limit| limit.saturating_add(1).min(CHUNKS));
-    let rows: Vec<ChunkRow> =
-        sql("SELECT execution_id, records FROM events WHERE execution_id = ? AND last_sequence > ? \
-                                   ORDER BY first_sequence LIMIT ?")
-        .bind::<SqlUuid, _>(execution.uuid())
-        .bind::<BigInt, _>(after.0)
-        .bind::<Integer, _>(chunks)
-        .load(conn)
-        .await?;
-    let full = rows.len() == usize::try_from(chunks).unwrap_or(usize::MAX);
+    let rows: Vec<ChunkRow> = sql("SELECT execution_id, records FROM (SELECT execution_id, first_sequence, records, \
+             sum(octet_length(records)) OVER (ORDER BY first_sequence) - octet_length(records) AS before \
+             FROM events WHERE execution_id = ? AND last_sequence > ? ORDER BY first_sequence LIMIT ?) v \
+             WHERE before < ? ORDER BY first_sequence")
+    .bind::<SqlUuid, _>(execution.uuid())
+    .bind::<BigInt, _>(after.0)
+    .bind::<Integer, _>(chunks)
+    .bind::<BigInt, _>(BYTES)
+    .load(conn)
+    .await?;
+    let bytes: usize = rows.iter().map(|row| row.records.len()).sum();
+    let full =
+        rows.len() == usize::try_from(chunks).unwrap_or(usize::MAX) || i64::try_from(bytes).is_ok_and(|b| b >= BYTES);
     let mut events = Vec::new();
     for row in rows {
         events.extend(read(&row.records)?.into_iter().filter(|record| record.sequence > after));
     }
     let more = full || events.len() > limit;
     events.truncate(limit);
-    let terminal = match events.last() {
-        Some(last) => !more && last.is_terminal(),
-        None => is_over(conn, execution, after).await?,
+    let (terminal, last) = match events.last() {
+        Some(last) => (!more && last.is_terminal(), None),
+        None => end(conn, execution, after).await?,
     };
-    Ok(EventPage { events, more, terminal })
+    Ok(EventPage { events, more, terminal, last })
 }
 
-/// Whether nothing will ever follow `after`.
-async fn is_over(conn: &AsyncPgConnection, execution: ExecutionId, after: Sequence) -> Result<bool, StorageError> {
-    let rows: Vec<EndRow> =
-        sql("SELECT finished_at IS NOT NULL AND last_sequence <= ? AS ended FROM executions WHERE id = ?")
-            .bind::<BigInt, _>(after.0)
-            .bind::<SqlUuid, _>(execution.uuid())
-            .load(conn)
-            .await?;
-    Ok(rows.first().is_some_and(|row| row.ended))
+/// Whether nothing will ever follow `after`, and the last event that is stored.
+async fn end(
+    conn: &AsyncPgConnection,
+    execution: ExecutionId,
+    after: Sequence,
+) -> Result<(bool, Option<Sequence>), StorageError> {
+    let rows: Vec<EndRow> = sql(
+        "SELECT finished_at IS NOT NULL AND last_sequence <= ? AS ended, last_sequence FROM executions WHERE id = ?",
+    )
+    .bind::<BigInt, _>(after.0)
+    .bind::<SqlUuid, _>(execution.uuid())
+    .load(conn)
+    .await?;
+    let row = rows.first();
+    Ok((row.is_some_and(|row| row.ended), row.map(|row| Sequence(row.last_sequence))))
 }
 
 /// What each of many streams missed.
@@ -101,12 +124,14 @@ pub async fn tails(
     let lasts: Vec<i64> = streams.iter().map(|(_, last)| last.0).collect();
     // `executions.last_sequence` tells in one cheap look-up which streams missed something at all.
     let rows: Vec<ChunkRow> =
-        sql("SELECT v.execution_id, v.records FROM unnest(?::uuid[], ?::bigint[]) AS s(id, last) \
-         JOIN executions e ON e.id = s.id AND e.last_sequence > s.last \
+        sql("SELECT execution_id, records FROM (SELECT v.*, sum(octet_length(v.records)) \
+         OVER (ORDER BY v.execution_id, v.first_sequence) - octet_length(v.records) AS before \
+         FROM unnest(?::uuid[], ?::bigint[]) AS s(id, last) JOIN executions e ON e.id = s.id AND e.last_sequence > s.last \
          CROSS JOIN LATERAL (SELECT execution_id, first_sequence, records FROM events WHERE execution_id = s.id \
-         AND last_sequence > s.last ORDER BY first_sequence LIMIT 50) v ORDER BY v.execution_id, v.first_sequence")
+         AND last_sequence > s.last ORDER BY first_sequence LIMIT 50) v) t WHERE before < ? ORDER BY execution_id, first_sequence")
         .bind::<Array<SqlUuid>, _>(ids)
         .bind::<Array<BigInt>, _>(lasts)
+        .bind::<BigInt, _>(BYTES)
         .load(conn)
         .await?;
     let after: HashMap<Uuid, Sequence> = streams.iter().map(|(id, last)| (id.uuid(), *last)).collect();
@@ -129,6 +154,12 @@ pub(crate) async fn open_units(
     conn: &AsyncPgConnection,
     executions: &[Uuid],
 ) -> Result<HashMap<Uuid, OpenUnits>, StorageError> {
+    let logs = logs(conn, executions).await?;
+    Ok(logs.into_iter().map(|(id, log)| (id, log.units)).collect())
+}
+
+/// What the logs of `executions` say of units and nodes that are not done.
+pub(crate) async fn logs(conn: &AsyncPgConnection, executions: &[Uuid]) -> Result<HashMap<Uuid, Log>, StorageError> {
     if executions.is_empty() {
         return Ok(HashMap::new());
     }
@@ -137,22 +168,28 @@ pub(crate) async fn open_units(
     .bind::<Array<SqlUuid>, _>(executions.to_vec())
     .load(conn)
     .await?;
-    let mut found: HashMap<Uuid, OpenUnits> = HashMap::new();
+    let mut found: HashMap<Uuid, Log> = HashMap::new();
     for row in rows {
-        let units = found.entry(row.execution_id).or_default();
+        let log = found.entry(row.execution_id).or_default();
         for record in read(&row.records)? {
-            if record.name.starts_with("output.") {
-                let event = record.event().map_err(|error| StorageError::Corrupt(error.to_string()))?;
-                apply(units, record.sequence.epoch(), event.body);
+            if record.name.starts_with("output.") || record.name.starts_with("node.") {
+                let body = record.body().map_err(|error| StorageError::Corrupt(error.to_string()))?;
+                apply(log, record.sequence.epoch(), body);
             }
         }
     }
     Ok(found)
 }
 
-/// What a client does with an output event.
-fn apply(units: &mut OpenUnits, epoch: i32, body: EventBody) {
+/// What a client does with an output event; and which nodes are open.
+fn apply(Log { units, begun }: &mut Log, epoch: i32, body: EventBody) {
     match body {
+        EventBody::NodeStarted { node, .. } => {
+            begun.insert(node, epoch);
+        }
+        EventBody::NodeCompleted { node } | EventBody::NodeFailed { node, .. } | EventBody::NodeSkipped { node } => {
+            begun.remove(&node);
+        }
         EventBody::OutputDelta { node, unit, text, .. } => {
             let shown = units.entry(UnitKey { node, unit }).or_default();
             shown.text.push_str(&text);

@@ -114,6 +114,8 @@ struct UnitRow {
     complete: bool,
     #[diesel(sql_type = Text)]
     output: String,
+    #[diesel(sql_type = BigInt)]
+    tokens: i64,
 }
 
 #[derive(QueryableByName)]
@@ -158,7 +160,7 @@ pub async fn get(conn: &mut AsyncPgConnection, subject: &Subject) -> Result<Opti
 }
 
 /// Adds what only an ended execution has: the result or what is kept of it, the error and the files.
-async fn complete(conn: &mut AsyncPgConnection, view: &mut ExecutionView) -> Result<(), StorageError> {
+async fn complete(conn: &AsyncPgConnection, view: &mut ExecutionView) -> Result<(), StorageError> {
     let id = view.execution_id.uuid();
     let stored: Option<ResultRow> = sql("SELECT result, failure FROM execution_results WHERE execution_id = ?")
         .bind::<SqlUuid, _>(id)
@@ -173,12 +175,14 @@ async fn complete(conn: &mut AsyncPgConnection, view: &mut ExecutionView) -> Res
     if view.state == State::Completed {
         return Ok(());
     }
-    let units: Vec<UnitRow> =
-        sql("SELECT node, unit, complete, output FROM units WHERE execution_id = ? ORDER BY node, unit LIMIT 10000")
-            .bind::<SqlUuid, _>(id)
-            .load(conn)
-            .await?;
+    let units: Vec<UnitRow> = sql(
+        "SELECT node, unit, complete, output, tokens FROM units WHERE execution_id = ? ORDER BY node, unit LIMIT 10000",
+    )
+    .bind::<SqlUuid, _>(id)
+    .load(conn)
+    .await?;
     view.completed_units = u32::try_from(units.iter().filter(|unit| unit.complete).count()).unwrap_or(u32::MAX);
+    view.tokens_saved = units.iter().filter(|unit| unit.complete).map(|unit| unit.tokens).sum();
     if !units.is_empty() {
         view.result = Some(partial(units)?);
     }
@@ -211,7 +215,7 @@ fn failure(value: serde_json::Value) -> Result<domain::Failure, StorageError> {
 }
 
 async fn deliverables(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     ids: Vec<Uuid>,
 ) -> Result<HashMap<Uuid, Vec<DeliverableRow>>, StorageError> {
     let rows: Vec<DeliverableEntry> =
@@ -271,6 +275,7 @@ fn view(row: Row) -> Result<ExecutionView, StorageError> {
         result: None,
         failure: row.failure.map(failure).transpose()?,
         completed_units: 0,
+        tokens_saved: 0,
         deliverables: Vec::new(),
         labels: labels.map_err(|error| StorageError::Corrupt(error.to_string()))?.unwrap_or_default(),
         end_user: row.end_user,

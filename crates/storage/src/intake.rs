@@ -20,8 +20,10 @@ use crate::{
 };
 
 mod keys;
+mod resumes;
 
 use keys::replay_known_keys;
+use resumes::refuse_second_resumes;
 
 /// One submission with what intake decided about it.
 #[derive(Debug, Clone)]
@@ -109,12 +111,13 @@ pub async fn take_in(
 }
 
 async fn take_in_once(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     batch: &[NewExecution<'_>],
     now: DateTime<Utc>,
 ) -> Result<Vec<TakenIn>, StorageError> {
     let mut answers: Vec<Option<TakenIn>> = refuse_unresumable(conn, batch).await?;
     replay_known_keys(conn, batch, &mut answers).await?;
+    refuse_second_resumes(conn, batch, &mut answers).await?;
     let open: Vec<usize> = (0..batch.len()).filter(|at| answers.get(*at).is_some_and(Option::is_none)).collect();
     let mut first_events = HashMap::new();
     for new in open.iter().filter_map(|at| batch.get(*at)) {
@@ -160,7 +163,7 @@ fn first_event(new: &NewExecution<'_>, now: DateTime<Utc>) -> Result<EventRecord
 
 /// A resume needs a failed, cancelled or expired execution of the same owner.
 async fn refuse_unresumable(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     batch: &[NewExecution<'_>],
 ) -> Result<Vec<Option<TakenIn>>, StorageError> {
     let resumed = |new: &NewExecution<'_>| new.submission.parent.filter(|parent| parent.inherit);
@@ -186,7 +189,7 @@ async fn refuse_unresumable(
         .collect())
 }
 
-async fn read_states(conn: &mut AsyncPgConnection, ids: Vec<Uuid>) -> Result<Vec<StateRow>, StorageError> {
+async fn read_states(conn: &AsyncPgConnection, ids: Vec<Uuid>) -> Result<Vec<StateRow>, StorageError> {
     Ok(sql("SELECT id, user_id, state FROM executions WHERE id = ANY(?)")
         .bind::<Array<SqlUuid>, _>(ids)
         .load(conn)
@@ -194,7 +197,7 @@ async fn read_states(conn: &mut AsyncPgConnection, ids: Vec<Uuid>) -> Result<Vec
 }
 
 async fn insert(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     batch: &[NewExecution<'_>],
     open: &[usize],
     first_events: &HashMap<Uuid, EventRecord>,
@@ -262,7 +265,7 @@ fn json<T: serde::Serialize>(value: Option<&T>) -> Result<Option<serde_json::Val
 
 /// Copies the finished units of what is resumed.
 async fn inherit_units(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     batch: &[NewExecution<'_>],
     inserted: &HashSet<Uuid>,
 ) -> Result<(), StorageError> {
@@ -288,7 +291,7 @@ async fn inherit_units(
 }
 
 async fn states(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     batch: &[NewExecution<'_>],
     open: &[usize],
     inserted: &HashSet<Uuid>,
@@ -308,7 +311,7 @@ async fn states(
 
 /// Why those that failed without ever having started were refused.
 async fn rejections(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     known: &HashMap<Uuid, State>,
 ) -> Result<HashMap<Uuid, Failure>, StorageError> {
     let failed: Vec<Uuid> = known.iter().filter(|(_, state)| **state == State::Failed).map(|(id, _)| *id).collect();

@@ -151,7 +151,9 @@ fn check_head(draft: &Draft, problems: &mut Problems) {
     node_rules::check_settings(model.as_deref(), *temperature, *max_tokens, "/defaults", problems);
 }
 
-fn is_flow_name(name: &str) -> bool {
+/// Whether an engine can have this name.
+#[must_use]
+pub fn is_flow_name(name: &str) -> bool {
     name.len() <= 63
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')

@@ -21,6 +21,7 @@ mod walk;
 
 use serde_json::{Value, json};
 
+pub use compile::is_flow_name;
 pub use compiled::{Assembly, Call, ChapterItem, ChapterPlan, CompiledFlow, CompiledNode, Part, Prompt, Work};
 pub use context::{Chapter, NodeOutput, RunContext};
 pub use document::*;

@@ -55,6 +55,8 @@ pub(crate) struct Ledger {
     pub(crate) claims: HashMap<domain::ClaimId, usize>,
     pub(crate) reports: usize,
     pub(crate) largest_report: usize,
+    /// Of everything that is granted.
+    pub(crate) traceparent: Option<String>,
 }
 
 impl Ledger {
@@ -114,7 +116,7 @@ impl Ledger {
             input_tokens: row.usage.values().filter_map(|row| row.input_tokens).sum(),
             output_tokens: row.usage.values().filter_map(|row| row.output_tokens).sum(),
             progress_at: row.progress_at,
-            traceparent: None,
+            traceparent: self.traceparent.clone(),
         })
     }
 
@@ -144,7 +146,7 @@ impl Ledger {
             assert_eq!(record.prev, row.last, "events come without a gap");
             assert_eq!(record.sequence.epoch(), report.epoch);
             assert!(!record.is_terminal(), "status writes terminal events");
-            assert_eq!(record.event().unwrap().prev, record.prev);
+            record.body().unwrap();
             row.last = record.sequence;
             row.events.push(record.clone());
         }
@@ -223,7 +225,7 @@ impl Row {
     }
 
     pub(crate) fn bodies(&self) -> Vec<EventBody> {
-        self.events.iter().map(|record| record.event().unwrap().body).collect()
+        self.events.iter().map(|record| record.body().unwrap()).collect()
     }
 
     pub(crate) fn names(&self) -> Vec<&str> {

@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::{
+    App, HttpResponse, HttpServer,
+    dev::{Service, ServiceRequest},
+    web,
+};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use protocol::{
@@ -37,6 +41,10 @@ struct Shared {
     reporting: AtomicBool,
     sessions: AtomicUsize,
     unit_reads: AtomicUsize,
+    /// Paths that were asked, with whether the request had trace context.
+    traced: Mutex<Vec<(String, bool)>>,
+    /// Reports that were refused.
+    refused: AtomicUsize,
     /// Answers of the scripted provider, the next one first.
     script: Mutex<Vec<String>>,
 }
@@ -70,8 +78,20 @@ impl FakeStatus {
         self.0.sessions.load(Ordering::SeqCst)
     }
 
+    /// Waits until so many more reports were refused.
+    pub(crate) async fn until_more_reports_are_refused(&self, count: usize) {
+        let enough = self.0.refused.load(Ordering::SeqCst) + count;
+        let refused = async || self.0.refused.load(Ordering::SeqCst) >= enough;
+        testkit::wait::until_true(crate::world::DEADLINE, "refused reports", refused).await;
+    }
+
     pub(crate) fn unit_reads(&self) -> usize {
         self.0.unit_reads.load(Ordering::SeqCst)
+    }
+
+    /// Everything that was asked so far.
+    pub(crate) fn traced(&self) -> Vec<(String, bool)> {
+        self.0.traced.lock().clone()
     }
 
     pub(crate) fn script(&self, answers: &[&str]) {
@@ -87,6 +107,7 @@ impl FakeStatus {
             App::new()
                 .app_data(data.clone())
                 .app_data(web::JsonConfig::default().limit(64 << 20))
+                .wrap_fn(note)
                 .route("/internal/v1/claims", web::post().to(claim))
                 .route("/internal/v1/reports", web::post().to(report))
                 .route("/internal/v1/renewals", web::post().to(renew))
@@ -108,6 +129,15 @@ impl FakeStatus {
     fn is_away(&self) -> bool {
         self.0.away.load(Ordering::SeqCst)
     }
+}
+
+/// Notes the request and passes it on.
+fn note<S: Service<ServiceRequest>>(request: ServiceRequest, next: &S) -> S::Future {
+    if let Some(status) = request.app_data::<web::Data<FakeStatus>>() {
+        let traced = service::trace::from_request(request.request()).is_some();
+        status.0.traced.lock().push((request.path().to_owned(), traced));
+    }
+    next.call(request)
 }
 
 fn unavailable() -> HttpResponse {
@@ -132,6 +162,7 @@ async fn claim(status: web::Data<FakeStatus>, request: web::Json<ClaimRequest>) 
 
 async fn report(status: web::Data<FakeStatus>, request: web::Json<ReportRequest>) -> HttpResponse {
     if status.is_away() {
+        status.0.refused.fetch_add(1, Ordering::SeqCst);
         return unavailable();
     }
     assert!(!status.0.reporting.swap(true, Ordering::SeqCst), "reports come one at a time");
@@ -160,6 +191,7 @@ async fn session(status: web::Data<FakeStatus>) -> HttpResponse {
     }
     status.0.sessions.fetch_add(1, Ordering::SeqCst);
     let beats = futures::stream::unfold((), |()| async {
+        // Sleeps: the pace of the leader's beats.
         tokio::time::sleep(Duration::from_millis(100)).await;
         Some((Ok::<_, actix_web::Error>(Bytes::from_static(b".")), ()))
     });

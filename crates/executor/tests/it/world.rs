@@ -9,7 +9,7 @@ use protocol::{Envelope, control::Control, dispatch::Dispatch, report::Finish};
 use providers::simulator::{self, SimulatorConfig};
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use service::{Shutdown, SystemClock};
+use service::{ObjectStoreConfig, Shutdown, SystemClock};
 use testkit::wait;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,19 @@ pub(crate) struct World {
 pub(crate) struct Worker {
     pub(crate) handle: Handle,
     pub(crate) shutdown: Shutdown,
+}
+
+impl Worker {
+    /// Waits until the executor says itself that its lease has run out. It needs an internal listener.
+    pub(crate) async fn until_its_lease_is_over(&self) {
+        let url = format!("http://{}/readyz", self.handle.internal_address.unwrap());
+        let http = service::http_client::build(&service::http_client::ClientConfig::default()).unwrap();
+        wait::until(DEADLINE, "the end of the lease", async || {
+            let text = http.get(&url).send().await.unwrap().text().await.unwrap();
+            if text.contains("no lease from the leader") { Ok(()) } else { Err(text) }
+        })
+        .await;
+    }
 }
 
 impl Drop for World {
@@ -74,8 +87,7 @@ impl World {
             slots: 16,
             name: "test".to_owned(),
             drain_grace: Duration::from_secs(60),
-            object_store: format!("file://{}", self.files.display()),
-            object_store_options: Vec::new(),
+            object_store: ObjectStoreConfig::at(format!("file://{}", self.files.display())),
             providers: BTreeMap::from([
                 ("sim".to_owned(), provider(&self.simulator)),
                 ("scripted".to_owned(), provider(&self.status_url)),
@@ -131,7 +143,12 @@ impl World {
     }
 
     pub(crate) async fn stats(&self) -> Value {
-        let text = self.http.get(format!("{}/stats", self.simulator)).send().await.unwrap().text().await.unwrap();
+        self.get("/stats").await
+    }
+
+    /// Asks the simulator.
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        let text = self.http.get(format!("{}{path}", self.simulator)).send().await.unwrap().text().await.unwrap();
         serde_json::from_str(&text).unwrap()
     }
 

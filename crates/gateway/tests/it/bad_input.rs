@@ -58,13 +58,17 @@ async fn hostile_bodies_are_refused_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn options_out_of_bounds_are_named() {
     let system = System::start().await;
-    let table: [(Value, u16, &str); 6] = [
+    let table: [(Value, u16, &str); 10] = [
         (json!({"priority": "urgent"}), 422, "/priority"),
         (json!({"deadlineMs": 0}), 422, "/deadlineMs"),
         (json!({"endUser": "x".repeat(300)}), 422, "/endUser"),
         (json!({"labels": {"a": "x".repeat(300)}}), 422, "/labels/a"),
-        (json!({"priority": "soon"}), 400, "/priority"),
-        (json!({"labels": {"a": 1}}), 400, "/labels/a"),
+        (json!({"priority": "soon"}), 422, "/priority"),
+        (json!({"labels": {"a.b/c": 1}}), 422, "/labels/a.b~1c"),
+        (json!({"deadlineMs": "soon"}), 422, "/deadlineMs"),
+        (json!({"version": "ver_x"}), 422, "/version"),
+        (json!({"colour": "red"}), 400, "/colour"),
+        (json!({"userInput": {}}), 400, "/userInput"),
     ];
 
     for (mut options, status, pointer) in table {
@@ -73,6 +77,9 @@ async fn options_out_of_bounds_are_named() {
         let answer = problem(system.post("/v1/engines/letter/execute", &options).await, status, code).await;
         assert_eq!(answer["errors"][0]["pointer"], pointer);
     }
+    let many = json!({"input": {"topic": "bees"}, "priority": "soon", "deadlineMs": 0, "labels": []});
+    let answer = problem(system.post("/v1/engines/letter/execute", &many).await, 422, "invalid_input").await;
+    assert_eq!(answer["errors"].as_array().unwrap().len(), 3);
     for key in ["", "a\"b", &"x".repeat(256)] {
         let request = system.request(Method::POST, "/v1/engines/letter/execute").header("idempotency-key", key);
         let request = request.json(&json!({"input": {"topic": "bees"}}));
@@ -96,9 +103,15 @@ async fn keys_paths_and_methods_that_are_wrong() {
     problem(system.get("/v1/nothing").await, 404, "not_found").await;
     problem(system.get("/v1/executions/exec_nonsense").await, 404, "not_found").await;
     problem(system.get("/v1/executions/exec_0198c0de4f7a7000a000000000000001").await, 404, "not_found").await;
+    for path in ["/v1/engines/%00", "/v1/engines/%00/schema", "/engines-api/%00", "/v1/engines/Letter"] {
+        problem(system.get(path).await, 404, "not_found").await;
+    }
+    problem(system.post("/v1/engines/%00/execute", &json!({"input": {}})).await, 404, "not_found").await;
+    let many = format!("/v1/executions?{}", "label.a=b&".repeat(65));
+    problem(system.get(&many).await, 400, "invalid_request").await;
     problem(system.post("/v1/engines/unknown/execute", &json!({"input": {}})).await, 404, "not_found").await;
     let wrong = system.request(Method::DELETE, "/v1/executions").send().await.unwrap();
-    assert_eq!(wrong.headers()["allow"], "GET");
+    assert_eq!(wrong.headers()["allow"], "GET, HEAD");
     problem(wrong, 405, "method_not_allowed").await;
     let preflight = system
         .http
@@ -124,9 +137,41 @@ async fn a_revoked_key_ends_within_five_seconds() {
     let path = format!("/keys/{}/revoke", key["id"].as_str().unwrap());
     assert_eq!(system.admin(Method::POST, &path).send().await.unwrap().status(), 204);
 
-    testkit::wait::until_true(std::time::Duration::from_secs(6), "the key is refused", async || {
+    testkit::wait::until_true(std::time::Duration::from_secs(5), "the key is refused", async || {
         me().await.unwrap().status() == 401
     })
     .await;
+    system.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_name_over_millions_of_items_is_refused_at_once() {
+    let system = System::start().await;
+    let body = format!("{{\"input\":{{\"{}\":[0{}]}}}}", "n".repeat(5 << 20), ",0".repeat(2 << 20));
+
+    let request = system.request(Method::POST, "/v1/engines/letter/execute").header("content-type", "application/json");
+    let response = tokio::time::timeout(std::time::Duration::from_secs(20), request.body(body).send());
+
+    let answer = problem(response.await.expect("an answer in time").unwrap(), 422, "invalid_input").await;
+    assert!(answer.to_string().len() < 10_000);
+    system.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_comes_before_the_body_and_a_coded_body_is_not_read() {
+    let system = System::start().await;
+    let send = |key: &str, coding: &str| {
+        let request = system.with_key(key, Method::POST, "/v1/engines/letter/execute");
+        request.header("content-type", "application/json").header("content-encoding", coding).body("{").send()
+    };
+
+    problem(
+        send("LEKH-2-k7Qm2Zp9-A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p64QAqQL", "identity").await.unwrap(),
+        401,
+        "unauthorized",
+    )
+    .await;
+    problem(send(&system.key, "gzip").await.unwrap(), 415, "unsupported_media_type").await;
+    problem(send(&system.key, "identity").await.unwrap(), 400, "invalid_request").await;
     system.end().await;
 }

@@ -104,6 +104,12 @@ async fn lists_are_paged_newest_first_and_filtered() {
     assert_eq!(cancelled["data"].as_array().unwrap().len(), 1);
     problem(system.get(&format!("/v1/executions?status=queued&pageToken={token}")).await, 400, "invalid_request").await;
     problem(system.get("/v1/executions?status=sleeping").await, 400, "invalid_request").await;
+    let engine = body(system.get("/v1/engines/letter").await).await;
+    for engine in ["letter", system.engine.as_str(), engine["userEngineId"].as_str().unwrap()] {
+        let found = body(system.get(&format!("/v1/executions?engine={engine}")).await).await;
+        assert_eq!(found["data"].as_array().unwrap().len(), 3, "{engine}");
+    }
+    problem(system.get("/v1/executions?engine=unknown").await, 400, "invalid_request").await;
     system.end().await;
 }
 
@@ -117,6 +123,8 @@ async fn restart_and_resume_make_children() {
     assert_eq!(restarted.status(), 202);
     let restarted = body(restarted).await;
     assert_eq!((&restarted["parentId"], &restarted["stopped"]), (&json!(id), &json!(true)));
+    let child = restarted["executionId"].as_str().unwrap();
+    system.post(&format!("/v1/executions/{child}/stop"), &json!({})).await;
     let resumed = system.post(&format!("/v1/executions/{id}/resume"), &json!({})).await;
     assert_eq!(resumed.status(), 202);
     let resumed = body(resumed).await;
@@ -172,6 +180,42 @@ async fn validate_only_runs_nothing_and_wait_answers_with_the_end() {
         .await
         .unwrap();
     assert_eq!(waited.status(), 200);
+    assert_eq!(waited.headers()["preference-applied"], "wait=10");
     assert_eq!(body(waited).await["status"], "expired");
+    system.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_ends_with_the_gateway_and_the_client_has_its_id() {
+    let system = System::start().await;
+    let request = system.request(Method::POST, "/v1/engines/letter/execute").header("prefer", "wait=60");
+    let waiting = tokio::spawn(request.json(&json!({"input": {"topic": "bees"}})).send());
+    testkit::wait::until_true(crate::system::WITHIN, "the submission", async || {
+        body(system.get("/v1/executions").await).await["data"].as_array().unwrap().len() == 1
+    })
+    .await;
+
+    system.edge.drain.cancel();
+
+    let answer = tokio::time::timeout(crate::system::WITHIN, waiting).await.expect("an answer").unwrap().unwrap();
+    assert_eq!(answer.status(), 202);
+    assert_eq!(body(answer).await["status"], "queued");
+    system.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_follows_everything_that_is_shown() {
+    let system = System::start().await;
+    let id = system.submit().await;
+    let path = format!("/v1/executions/{id}");
+    system.post(&format!("{path}/stop"), &json!({})).await;
+    let tag = async || system.get(&path).await.headers()["etag"].clone();
+    let first = tag().await;
+    assert_eq!(first, tag().await);
+
+    // Neither an event nor a token more: what a stop that is not confirmed yet looks like.
+    system.sql("UPDATE executions SET executor_ack_at = now()").await;
+
+    assert_ne!(first, tag().await);
     system.end().await;
 }

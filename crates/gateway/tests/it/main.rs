@@ -12,7 +12,13 @@
 mod admin;
 mod bad_input;
 mod described;
+mod edge;
 mod executions;
+mod files;
 mod legacy;
+mod limits;
+mod proxy;
+mod restarts;
+mod silence;
 mod streams;
 mod system;

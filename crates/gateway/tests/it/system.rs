@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use service::{Clock as _, Environment, Shutdown, SystemClock};
 use testkit::{TestDatabase, wait};
 
+use crate::proxy::Proxy;
+
 pub const WITHIN: Duration = Duration::from_secs(10);
 const ADMIN: &str = "an admin secret of more than thirty-two bytes";
 
@@ -23,7 +25,9 @@ pub struct System {
     pub http: reqwest::Client,
     pub ledger: Shutdown,
     pub edge: Shutdown,
-    files: tempfile::TempDir,
+    /// Between the gateway and status.
+    pub proxy: Proxy,
+    pub files: tempfile::TempDir,
     database: TestDatabase,
 }
 
@@ -55,6 +59,11 @@ edges:
 
 impl System {
     pub async fn start() -> Self {
+        Self::start_at(None).await
+    }
+
+    /// With another public URL than its address.
+    pub async fn start_at(public_url: Option<&str>) -> Self {
         let database =
             TestDatabase::create(&storage::migrations_key(), async |url| Ok(storage::migrate(&url).await?)).await;
         let files = tempfile::tempdir().unwrap();
@@ -67,19 +76,22 @@ impl System {
             ("LEKHIKA_SERVICE_SECRET", secret),
         ]));
         let status = status::run(config.unwrap(), broker.clone(), Arc::new(SystemClock), ledger.clone()).unwrap();
+        let proxy = Proxy::start(status.address).await;
         let store = format!("file://{}", files.path().display());
         let config = gateway::GatewayConfig::from_environment(&Environment::of([
             ("LEKHIKA_PUBLIC_ADDR", "127.0.0.1:0"),
             ("LEKHIKA_ADMIN_ADDR", "127.0.0.1:0"),
             ("LEKHIKA_INTERNAL_ADDR", "127.0.0.1:0"),
-            ("LEKHIKA_STATUS_URLS", status.url.as_str()),
+            ("LEKHIKA_STATUS_URLS", proxy.url.as_str()),
             ("LEKHIKA_SERVICE_SECRET", secret),
-            ("LEKHIKA_KEY_PEPPER", "pepper"),
-            ("LEKHIKA_LINK_SECRET", "link"),
+            ("LEKHIKA_KEY_PEPPER", "a key pepper of more than thirty-two bytes"),
+            ("LEKHIKA_LINK_SECRET", "a link secret of more than thirty-two bytes"),
             ("LEKHIKA_ADMIN_SECRET", ADMIN),
             ("LEKHIKA_OBJECT_STORE", store.as_str()),
         ]));
-        let gateway = gateway::run(config.unwrap(), broker, Arc::new(SystemClock), edge.clone()).unwrap();
+        let mut config = config.unwrap();
+        config.public_url = public_url.map(str::to_owned);
+        let gateway = gateway::run(config, broker, Arc::new(SystemClock), edge.clone()).unwrap();
         let token = admin::issue_token(
             &SecretString::from(ADMIN),
             "test",
@@ -88,7 +100,7 @@ impl System {
             TimeDelta::hours(1),
         );
         let mut this = Self {
-            url: gateway.public_url,
+            url: format!("http://{}", gateway.public_address),
             admin_url: format!("http://{}/admin/v1", gateway.admin_address.unwrap()),
             admin_token: token.unwrap(),
             key: String::new(),
@@ -97,6 +109,7 @@ impl System {
             http: reqwest::Client::builder().build().unwrap(),
             ledger,
             edge,
+            proxy,
             files,
             database,
         };
@@ -120,7 +133,21 @@ impl System {
 
     /// A user and their key.
     pub async fn user(&self, name: &str) -> (String, String) {
-        let user = self.do_admin("/users", json!({"name": name, "level": "test"})).await;
+        self.user_at(name, "test").await
+    }
+
+    /// A user of a level of their own, who may use the engine; and their key.
+    pub async fn limited(&self, name: &str, mut level: Value) -> String {
+        level["name"] = json!(name);
+        level["weight"] = json!(1.0);
+        self.do_admin("/levels", level).await;
+        let (user, key) = self.user_at(name, name).await;
+        self.do_admin("/assignments", json!({"engineId": self.engine, "to": {"user": user}})).await;
+        key
+    }
+
+    async fn user_at(&self, name: &str, level: &str) -> (String, String) {
+        let user = self.do_admin("/users", json!({"name": name, "level": level})).await;
         let user = user["id"].as_str().unwrap().to_owned();
         let key = self.do_admin("/keys", json!({"userId": user})).await;
         (user, key["key"].as_str().unwrap().to_owned())
@@ -152,6 +179,20 @@ impl System {
         let response = self.post("/v1/engines/letter/execute", &json!({"input": {"topic": "bees"}})).await;
         assert_eq!(response.status(), 202);
         body(response).await["executionId"].as_str().unwrap().to_owned()
+    }
+
+    /// What only an operator of the database can do.
+    pub async fn sql(&self, statement: &str) {
+        let (client, connection) = tokio_postgres::connect(&self.database.url(), tokio_postgres::NoTls).await.unwrap();
+        let connection = tokio::spawn(connection);
+        client.batch_execute(statement).await.unwrap();
+        drop(client);
+        connection.await.unwrap().unwrap();
+    }
+
+    /// With somebody else's key.
+    pub fn with_key(&self, key: &str, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url)).bearer_auth(key)
     }
 
     pub async fn end(self) {

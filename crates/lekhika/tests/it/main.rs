@@ -11,11 +11,25 @@
     reason = "test code"
 )]
 
+mod compose;
 mod deploy_files;
 mod dev;
+mod documents;
+mod events;
 mod finished;
+mod house;
 mod killed;
+mod leaders;
+mod load;
+mod members;
 mod operator;
 mod outage;
+mod parted;
+mod processes;
+mod proxy;
+mod scripts;
+mod settings;
+mod stack;
 mod stopped;
 mod system;
+mod traces;

@@ -4,7 +4,10 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use testkit::wait;
 
-use crate::system::{System, WITHIN, folder, lekhika};
+use crate::{
+    processes::{folder, lekhika},
+    system::{System, WITHIN},
+};
 
 const FLOW: &str = "
 schemaVersion: 1
@@ -64,7 +67,7 @@ impl System {
 async fn an_operator_sets_a_user_up_and_takes_it_all_away_again() {
     let system = System::start(&["--executors", "1"]).await;
     let files = folder("operator");
-    let file = files.join("postcard.yaml");
+    let file = files.path().join("postcard.yaml");
     std::fs::write(&file, FLOW).unwrap();
 
     let level = system.id_of(&["level", "hobby", "--max-queued", "5", "--max-priority", "normal"]);
@@ -120,5 +123,4 @@ async fn an_operator_sets_a_user_up_and_takes_it_all_away_again() {
     system.refused_with(new, "unauthorized").await;
     assert!(system.operate(&["key", "revoke", rotated["id"].as_str().unwrap()]).is_err(), "it does not live any more");
     system.operate(&["invariants"]).unwrap();
-    std::fs::remove_dir_all(files).unwrap();
 }

@@ -1,60 +1,114 @@
 //! The distributed layout, as `lekhika stack` starts it, and what a client and an operator do with it.
 
 use std::{
-    path::PathBuf,
-    process::{Child, Command, Stdio},
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
     time::Duration,
 };
 
-use futures::StreamExt as _;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
-use testkit::wait;
+use testkit::{Folder, wait};
+
+use crate::{
+    members::{self, Environment},
+    processes::{Running, folder},
+};
 
 pub const WITHIN: Duration = Duration::from_secs(60);
 
+/// A platform in a folder that is removed with it. What a killed test leaves is ended by the next `scripts/test`.
 pub struct System {
-    folder: PathBuf,
-    child: Child,
     pub facts: Value,
+    /// What each process of ours was told, by its name.
+    pub environments: BTreeMap<String, Environment>,
     pub http: reqwest::Client,
-}
-
-/// A folder that the servers' users can reach.
-pub fn folder(name: &str) -> PathBuf {
-    let folder = PathBuf::from(format!("/var/tmp/lekhika-{name}-{}", uuid::Uuid::now_v7().simple()));
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
-pub fn lekhika() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lekhika"));
-    command.stdin(Stdio::null());
-    command
+    program: PathBuf,
+    running: Running,
+    folder: Folder,
 }
 
 impl System {
     pub async fn start(arguments: &[&str]) -> Self {
-        let folder = folder("e2e");
-        let log = std::fs::File::create(folder.join("stack.log")).unwrap();
-        let child = lekhika()
-            .arg("stack")
-            .arg("--data-dir")
-            .arg(&folder)
-            .args(arguments)
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        Self::start_with(arguments, &[]).await
+    }
+
+    /// With these variables of whoever starts it.
+    pub async fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::start_program(Path::new(env!("CARGO_BIN_EXE_lekhika")), folder("e2e"), arguments, variables).await
+    }
+
+    /// With a copy of the program, or with variables that whoever starts it has set.
+    pub async fn start_program(
+        program: &Path,
+        folder: Folder,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let running = Self::spawn(program, &folder, arguments, environment);
         let http = reqwest::Client::builder().build().unwrap();
-        let mut this = Self { folder, child, facts: Value::Null, http };
-        wait::until(WITHIN, "stack.json", async || this.read()).await;
-        this.facts = this.read().unwrap();
+        let environments = BTreeMap::new();
+        let mut this = Self { facts: Value::Null, environments, http, program: program.to_owned(), running, folder };
+        this.read_facts().await;
         this
     }
 
+    fn spawn(program: &Path, folder: &Folder, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
+        let mut command = Command::new(program);
+        command.arg("stack").arg("--data-dir").arg(folder.path().join("stack")).args(arguments);
+        command.envs(environment.iter().copied());
+        Running::start(command, folder, &folder.path().join("stack.log"))
+    }
+
+    async fn read_facts(&mut self) {
+        self.facts = wait::until(WITHIN, "stack.json", async || {
+            if let Ok(Some(status)) = self.running.0.try_wait() {
+                panic!("the stack ended: {status}");
+            }
+            let facts = self.read()?;
+            // That of a killed start is there until the new one has the folder.
+            if facts["apiKey"] == self.facts["apiKey"] {
+                Err("the one of the last start".to_owned())
+            } else {
+                Ok(facts)
+            }
+        })
+        .await;
+        let ours = ["status", "gateway", "executor"].iter().flat_map(|role| self.pids(role));
+        self.environments = ours.map(|(name, pid)| (name, members::environment_of(pid))).collect();
+    }
+
+    /// Kills the stack's own process at once.
+    pub async fn kill9(&mut self) {
+        self.running.signal(nix::sys::signal::Signal::SIGKILL);
+        self.running.ended().await;
+    }
+
+    /// Asks the stack to end, and waits until it has.
+    pub async fn end(&mut self, signal: nix::sys::signal::Signal) -> ExitStatus {
+        self.running.signal(signal);
+        self.running.ended().await
+    }
+
+    /// The next start on the same folder.
+    pub async fn start_again(&mut self, arguments: &[&str]) {
+        self.running = Self::spawn(&self.program, &self.folder, arguments, &[]);
+        self.read_facts().await;
+    }
+
+    /// Where the stack keeps everything.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("stack")
+    }
+
+    /// What the stack said so far.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("stack.log")).unwrap_or_default()
+    }
+
     fn read(&self) -> Result<Value, String> {
-        let text = std::fs::read_to_string(self.folder.join("stack.json")).map_err(|error| error.to_string())?;
+        let text = std::fs::read_to_string(self.data().join("stack.json")).map_err(|error| error.to_string())?;
         serde_json::from_str(&text).map_err(|error| error.to_string())
     }
 
@@ -66,15 +120,27 @@ impl System {
             .unwrap()
             .iter()
             .filter(|process| process["role"] == role)
-            .map(|process| {
-                let pid = i32::try_from(process["pid"].as_i64().unwrap()).unwrap();
-                (process["name"].as_str().unwrap().to_owned(), pid)
+            .filter_map(|process| {
+                // One that could not be started again yet has none.
+                let pid = i32::try_from(process["pid"].as_i64()?).unwrap();
+                Some((process["name"].as_str().unwrap().to_owned(), pid))
             })
             .collect()
     }
 
+    /// The process that restarts what dies.
+    pub fn supervisor(&self) -> i32 {
+        i32::try_from(self.running.0.id()).unwrap()
+    }
+
     pub fn url(&self) -> &str {
-        self.facts["publicUrls"][0].as_str().unwrap()
+        self.gateway(0)
+    }
+
+    /// The base URL of a gateway; any number will do.
+    pub fn gateway(&self, number: usize) -> &str {
+        let urls = self.facts["publicUrls"].as_array().unwrap();
+        urls[number % urls.len()].as_str().unwrap()
     }
 
     pub fn key(&self) -> &str {
@@ -82,7 +148,11 @@ impl System {
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.url())).bearer_auth(self.key())
+        self.request_at(0, method, path)
+    }
+
+    pub fn request_at(&self, gateway: usize, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.gateway(gateway))).bearer_auth(self.key())
     }
 
     pub async fn get(&self, path: &str) -> Value {
@@ -123,6 +193,11 @@ impl System {
         nodes.push(json!({"id": "out", "type": "output", "document": {"title": "{{ input.topic }}"},
             "sections": [{"node": last}], "formats": ["md", "txt"]}));
         edges.push(json!({"from": last, "to": "out"}));
+        self.deploy_nodes(name, &nodes, &edges).await;
+    }
+
+    /// Deploys an engine and assigns it to the demo user.
+    pub async fn deploy_nodes(&self, name: &str, nodes: &[Value], edges: &[Value]) {
         let flow = json!({"schemaVersion": 1, "name": name, "title": name, "nodes": nodes, "edges": edges});
         let deployed = self.admin(Method::POST, "/engines", &json!({"flow": flow})).await;
         let user = self.get("/v1/me").await["userId"].clone();
@@ -142,11 +217,12 @@ impl System {
         self.get(&format!("/v1/executions/{id}")).await
     }
 
-    /// Waits for the end and returns it.
+    /// Waits for the end of an accepted execution and returns it. At no time does anybody deny that it exists.
     pub async fn ended(&self, id: &str) -> Value {
         wait::until(WITHIN, "the end of an execution", async || {
             let response = self.request(Method::GET, &format!("/v1/executions/{id}")).send().await;
             let Ok(response) = response else { return Err("unreachable".to_owned()) };
+            assert_ne!(response.status(), 404, "{id} was accepted");
             let Ok(body) = response.json::<Value>().await else { return Err("unreadable".to_owned()) };
             match body["status"].as_str() {
                 Some("completed" | "failed" | "cancelled" | "expired") if body["code"].is_null() => Ok(body),
@@ -163,7 +239,12 @@ impl System {
 
     /// How often the simulator was asked for each unit of an execution.
     pub async fn calls(&self, id: &str) -> Value {
-        self.simulator(Method::GET, &format!("/stats?execution={id}")).await["byExecution"][id].clone()
+        self.times(id).await["byExecution"][id].clone()
+    }
+
+    /// What the simulator counted of an execution, with `arrivedAt` and `closedAt` of its calls.
+    pub async fn times(&self, id: &str) -> Value {
+        self.simulator(Method::GET, &format!("/stats?execution={id}")).await
     }
 
     /// Waits until so many calls hold at a gate.
@@ -179,16 +260,8 @@ impl System {
         self.simulator(Method::POST, &format!("/gates/{gate}/open")).await;
     }
 
-    /// The executor that runs something.
-    pub async fn busy_executor(&self) -> (String, i32) {
-        let executors = self.admin(Method::GET, "/executors", &Value::Null).await;
-        let all = executors["data"].as_array().unwrap();
-        let busy = all.iter().find(|executor| executor["running"] == 1).expect("one executor is busy");
-        let name = busy["name"].as_str().unwrap();
-        self.pids("executor").into_iter().find(|(known, _)| known == name).unwrap()
-    }
-
-    /// The invariant query finds nothing, at the latest after leases and waits had their time.
+    /// The invariant query finds nothing, at the latest after leases and waits had their time, and not because a leader had
+    /// to repair its memory.
     pub async fn all_is_well(&self) {
         wait::until(WITHIN, "an empty invariant query", async || {
             let url = format!("{}/admin/v1/invariants", self.facts["adminUrl"].as_str().unwrap());
@@ -201,94 +274,24 @@ impl System {
             }
         })
         .await;
-    }
-
-    /// All events of a stream after an id, to its end.
-    pub async fn stream(&self, id: &str, after: i64) -> Vec<Seen> {
-        let mut seen: Vec<Seen> = Vec::new();
-        let mut after = after;
-        // A gateway or the leader may be gone for a moment: come back with the last id, as EventSource does.
-        let deadline = tokio::time::Instant::now() + WITHIN;
-        while tokio::time::Instant::now() < deadline {
-            let request = self.request(Method::GET, &format!("/v1/executions/{id}/events"));
-            let request = request.header("accept", "text/event-stream").header("last-event-id", after.to_string());
-            if let Ok(response) = request.send().await {
-                if response.status() == 204 {
-                    return seen;
-                }
-                read(response, &mut seen).await;
-                after = seen.last().map_or(after, |event| event.sequence);
-                if seen.last().is_some_and(|event| domain::event::is_terminal_name(&event.name)) {
-                    return seen;
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("the stream of {id} does not end: {:?}", seen.last());
-    }
-}
-
-/// One event of a stream.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Seen {
-    pub sequence: i64,
-    pub name: String,
-    pub data: Value,
-}
-
-async fn read(response: Response, seen: &mut Vec<Seen>) {
-    let mut parser = providers::sse::SseParser::default();
-    let mut stream = response.bytes_stream();
-    while let Some(Ok(bytes)) = stream.next().await {
-        for event in parser.push(&bytes).unwrap() {
-            let data: Value = serde_json::from_str(&event.data).unwrap();
-            if let Some(sequence) = data["sequence"].as_i64() {
-                seen.push(Seen { sequence, name: event.event.unwrap_or_default(), data });
-            }
+        for name in self.names("status") {
+            let repairs = self.metric(&name, "lekhika_index_repairs_total").await;
+            assert!(repairs.is_none_or(|repairs| repairs == 0.0), "{name} repaired its queue");
         }
     }
-}
-
-/// The text of each unit, as a client that applies resets ends with it.
-pub fn texts(events: &[Seen]) -> std::collections::BTreeMap<String, String> {
-    let mut texts = std::collections::BTreeMap::new();
-    for event in events {
-        let unit = format!("{}/{}", event.data["node"].as_str().unwrap_or_default(), event.data["unit"]);
-        let offset = usize::try_from(event.data["offset"].as_u64().unwrap_or_default()).unwrap();
-        match event.name.as_str() {
-            "output.delta" => {
-                let text: &mut String = texts.entry(unit).or_default();
-                assert_eq!(text.chars().count(), offset, "a delta lies at the end of the text");
-                text.push_str(event.data["text"].as_str().unwrap());
-            }
-            "output.reset" => {
-                let text = texts.entry(unit).or_default();
-                *text = text.chars().take(offset).collect();
-            }
-            _ => {}
-        }
-    }
-    texts
-}
-
-pub fn kill(pid: i32, signal: nix::sys::signal::Signal) {
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
 }
 
 impl Drop for System {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("{}", std::fs::read_to_string(self.folder.join("stack.log")).unwrap_or_default());
-            for log in std::fs::read_dir(self.folder.join("logs")).into_iter().flatten().flatten() {
-                let text = std::fs::read_to_string(log.path()).unwrap_or_default();
-                let noted: Vec<&str> = text.lines().filter(|line| !line.contains("\"INFO\"")).collect();
-                let tail = noted.len().saturating_sub(15);
-                eprintln!("== {}\n{}", log.path().display(), noted[tail..].join("\n"));
-            }
+        if !std::thread::panicking() {
+            return;
         }
-        let pid = i32::try_from(self.child.id()).unwrap();
-        let _gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
-        drop(self.child.wait());
-        drop(std::fs::remove_dir_all(&self.folder));
+        eprintln!("{}", self.said());
+        for log in std::fs::read_dir(self.data().join("logs")).into_iter().flatten().flatten() {
+            let text = std::fs::read_to_string(log.path()).unwrap_or_default();
+            let noted: Vec<&str> = text.lines().filter(|line| !line.contains("\"INFO\"")).collect();
+            let tail = noted.len().saturating_sub(15);
+            eprintln!("== {}\n{}", log.path().display(), noted[tail..].join("\n"));
+        }
     }
 }

@@ -11,8 +11,8 @@ use protocol::{
     live::Watch,
     operate::{Stop, Stopped},
     read::{
-        EventPage, ExecutionPage, ExecutionView, Found, ListExecutions, ReadEvents, ReadStats, ReadTails, Source,
-        Stats, Subject, Tails,
+        EventPage, ExecutionPage, ExecutionView, Found, ListExecutions, ReadEvents, ReadExecution, ReadStats,
+        ReadTails, Source, Stats, Subject, Tails,
     },
     submission::QueueBlock,
 };
@@ -20,8 +20,8 @@ use protocol::{
 use super::{RouteError, leading};
 use crate::{counts, leader::Term, service::Status, settle};
 
-/// A submission reaches the queue this soon after its id was made.
-const ON_THE_WAY: TimeDelta = TimeDelta::milliseconds(250);
+/// Gateways' clocks may be ahead by this: an id from later was made by nobody.
+const SKEW: TimeDelta = TimeDelta::milliseconds(250);
 /// An id older than this is not on its way any more, whatever intake does.
 const OLD: TimeDelta = TimeDelta::minutes(10);
 /// How long a read waits for intake before it says "not yet".
@@ -39,17 +39,20 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .route("/executions/source", web::post().to(source))
         .route("/executions/stats", web::post().to(stats))
         .route("/executions/stop", web::post().to(stop))
-        .route("/watch", web::post().to(watch));
+        .route("/watch", web::post().to(watch))
+        .route("/watch/add", web::post().to(watch_too));
 }
 
-/// What an id without a row means: only the leader knows how far intake is.
+/// What an id without a row means: only the leader knows how far intake is. Whoever asks has the id from an answer that was
+/// given after the submission was published (however long that took), so what counts is what was published before the
+/// question, not when the id was made.
 async fn absent<T>(status: &Status, id: ExecutionId) -> Result<Option<Found<T>>, RouteError> {
-    let now = status.now();
-    let Some(made_at) = id.made_at().filter(|at| now - *at < OLD && *at - now < ON_THE_WAY) else {
+    let asked_at = status.now();
+    if id.made_at().is_none_or(|at| asked_at - at >= OLD || at - asked_at >= SKEW) {
         return Ok(Some(Found::Missing));
-    };
+    }
     let term = leading(status).await?;
-    let passed = |term: &Term| *term.caught_up.lock() > made_at + ON_THE_WAY;
+    let passed = |term: &Term| term.is_caught_up_to(asked_at);
     if passed(&term) {
         return Ok(None);
     }
@@ -84,11 +87,12 @@ async fn view(status: &Status, subject: &Subject) -> Result<Option<ExecutionView
 
 async fn get(
     status: web::Data<Status>,
-    subject: web::Json<Subject>,
+    query: web::Json<ReadExecution>,
 ) -> Result<web::Json<Found<ExecutionView>>, RouteError> {
-    let mut found = find(&status, subject.execution_id, || view(&status, &subject)).await?;
+    let mut found = find(&status, query.subject.execution_id, || view(&status, &query.subject)).await?;
     if let Found::Found(view) = &mut found
         && view.state == State::Queued
+        && !query.without_queue
     {
         // A standby has no queue: the client is sent to the leader, unless nobody leads just now.
         match leading(&status).await {
@@ -174,6 +178,12 @@ async fn watch(status: web::Data<Status>, watch: web::Json<Watch>) -> Result<Htt
     Ok(HttpResponse::NoContent().finish())
 }
 
+async fn watch_too(status: web::Data<Status>, watch: web::Json<Watch>) -> Result<HttpResponse, RouteError> {
+    leading(&status).await?;
+    status.live.watch_too(watch.into_inner());
+    Ok(HttpResponse::NoContent().finish())
+}
+
 /// Stops, tells the holder, and waits for the receipt: by a signal, never by looking again and again.
 async fn stop(status: web::Data<Status>, request: web::Json<Stop>) -> Result<web::Json<Found<Stopped>>, RouteError> {
     let term = leading(&status).await?;
@@ -200,12 +210,20 @@ async fn try_stop(status: &Status, term: &Term, request: &Stop) -> Result<Option
     let Some(outcome) = outcome else { return Ok(None) };
     let id = request.subject.execution_id;
     if outcome.changed && outcome.state.is_terminal() {
-        let change =
-            settle::Moved { id, state: outcome.state, eligible_at: None, slot_ms: None, events: &outcome.appended };
+        let change = settle::Moved {
+            id,
+            epoch: outcome.epoch,
+            state: outcome.state,
+            eligible_at: None,
+            slot_ms: None,
+            events: &outcome.appended,
+        };
         settle::moved(status, term, &change);
+    } else if !outcome.changed || !term.leases.cancelling(id) {
+        // A stop before this one did it, and its answer may be lost; or the holder is not known here.
+        term.doubts.doubt(id);
     }
     if outcome.executor_id.is_some() {
-        term.leases.cancelling(id);
         tell(status, id, outcome.epoch);
     }
     Ok(Some(outcome.state))
@@ -213,7 +231,7 @@ async fn try_stop(status: &Status, term: &Term, request: &Stop) -> Result<Option
 
 /// The order goes out at once; the next renewal repeats it.
 fn tell(status: &Status, id: ExecutionId, epoch: i32) {
-    match Envelope::new(Control::Stop { executions: vec![(id, epoch)] }, None).to_bytes() {
+    match Envelope::new(Control::Stop { executions: vec![(id, epoch)] }, crate::trace::current()).to_bytes() {
         Ok(bytes) => status.broker.announce(control::TOPIC, bytes.into()),
         Err(error) => tracing::error!(%error, "a stop cannot be written"),
     }

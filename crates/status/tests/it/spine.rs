@@ -54,6 +54,23 @@ async fn a_message_that_comes_twice_makes_one_execution() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_comes_again_and_again_costs_its_owner_one_place() {
+    let mut bench = Bench::start().await;
+    let (first, second) = (bench.submission(), bench.submission());
+    for _ in 0..5 {
+        bench.publish(vec![first.clone(), first.clone()]).await;
+        bench.replies().await;
+    }
+    bench.publish(vec![second]).await;
+    bench.replies().await;
+
+    let tags = bench.psql().await.query("SELECT tag FROM executions ORDER BY tag", &[]).await.unwrap();
+
+    let tags: Vec<f64> = tags.iter().map(|row| row.get(0)).collect();
+    assert_eq!(tags, [0.0, 10_000.0], "one run's expected cost apart");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_idempotency_key_answers_the_same_body_and_refuses_another() {
     let mut bench = Bench::start().await;
     let keyed = |hash: &str| {
@@ -153,7 +170,7 @@ async fn entries_that_cannot_be_read_are_told_from_those_beside_them() {
     newer["priority"] = serde_json::json!("as soon as possible");
     let entries = serde_json::json!({ "submissions": [newer, {"nothing": "known"}, good] });
 
-    bench.send(Envelope::new(entries, None).to_bytes().unwrap()).await;
+    bench.send_bytes(Envelope::new(entries, None).to_bytes().unwrap()).await;
     let replies: std::collections::HashMap<_, _> = bench.replies().await.into_iter().collect();
 
     assert!(matches!(&replies[&good.execution_id], SubmissionOutcome::Accepted { .. }), "{replies:?}");
@@ -200,4 +217,44 @@ async fn a_gap_in_the_events_takes_nothing() {
     second.events.insert(0, first);
 
     assert_eq!(executor.report(second).await.standing, Standing::Held);
+}
+
+/// An id that was made so long ago, of which nobody knows.
+fn made(ago: chrono::TimeDelta) -> domain::ExecutionId {
+    let at = crate::bench::now() - ago;
+    let seconds = u64::try_from(at.timestamp()).unwrap();
+    let at = uuid::Timestamp::from_unix(uuid::NoContext, seconds, at.timestamp_subsec_nanos());
+    domain::ExecutionId::from_uuid(uuid::Uuid::new_v7(at))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_id_is_not_denied_while_older_submissions_wait() {
+    use protocol::read::{EXECUTION_PATH, ExecutionView, Found};
+    let bench = Bench::start().await;
+    let subject = bench.subject(made(chrono::TimeDelta::seconds(30)));
+    let ask =
+        async || crate::bench::post::<_, Found<ExecutionView>>(&bench.client, EXECUTION_PATH, &subject).await.unwrap();
+    assert!(matches!(ask().await, Found::Missing), "an empty queue hides nothing");
+    // Status comes back to a long queue: what it takes in was submitted a minute ago, and there is always more.
+    let asked = async {
+        // One answer may still rest on the silence before.
+        ask().await;
+        ask().await
+    };
+
+    let answer = tokio::select! {
+        () = async { tokio::join!(backlog(&bench), backlog(&bench)); } => unreachable!("it never ends"),
+        answer = asked => answer,
+    };
+
+    assert!(matches!(answer, Found::NotYet), "{answer:?}");
+}
+
+async fn backlog(bench: &Bench) {
+    loop {
+        let mut old = bench.submission();
+        old.execution_id = made(chrono::TimeDelta::minutes(1));
+        old.submitted_at = old.execution_id.made_at().unwrap();
+        bench.publish(vec![old]).await;
+    }
 }

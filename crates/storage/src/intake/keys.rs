@@ -36,7 +36,7 @@ struct KeyRow {
 /// Enters the batch's idempotency keys; who finds theirs taken is answered from what is stored. A rejected submission leaves
 /// no key, now or when its message comes again: the client's retry is a new submission.
 pub(super) async fn replay_known_keys(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     batch: &[NewExecution<'_>],
     answers: &mut [Option<TakenIn>],
 ) -> Result<(), StorageError> {

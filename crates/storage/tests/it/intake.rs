@@ -12,7 +12,7 @@ fn with_key(ledger: &Ledger, key: &str, body: &str) -> Submission {
 }
 
 fn resuming(ledger: &Ledger, parent: ExecutionId) -> Submission {
-    Submission { parent: Some(Parent { execution_id: parent, inherit: true }), ..ledger.submission() }
+    Submission { parent: Some(Parent { execution_id: parent, inherit: true, parallel: false }), ..ledger.submission() }
 }
 
 #[tokio::test]
@@ -25,7 +25,7 @@ async fn a_batch_of_a_hundred_is_taken_in_its_order() {
     assert_eq!(taken.len(), 100);
     for (submission, taken) in batch.iter().zip(&taken) {
         let TakenIn::Inserted { state: State::Queued, events } = taken else { panic!("{taken:?}") };
-        assert_eq!(events[0].event().unwrap().execution_id, submission.execution_id);
+        assert_eq!((events.len(), events[0].name.as_str()), (1, "execution.queued"), "{}", submission.execution_id);
     }
     ledger.audit(batch[99].execution_id).await;
 }
@@ -217,4 +217,32 @@ async fn only_an_ended_execution_of_the_owner_without_a_result_can_be_resumed() 
 
     assert!(taken[..4].iter().all(|taken| matches!(taken, TakenIn::NotResumable { .. })), "{taken:?}");
     assert!(matches!(&taken[4], TakenIn::Inserted { .. }), "{taken:?}");
+}
+
+#[tokio::test]
+async fn a_second_resume_waits_for_the_first_and_a_repeated_one_keeps_its_answer() {
+    let ledger = Ledger::start().await;
+    let parent = ledger.queued().await;
+    ledger.stop(parent, false).await;
+    let keyed = |key: &str| {
+        let idempotency = Idempotency { route: "resume/x".into(), key: key.into(), body_hash: "b".into() };
+        Submission { idempotency: Some(idempotency), ..resuming(&ledger, parent) }
+    };
+    let first = keyed("one");
+    let taken = ledger.take_in(&[first.clone(), resuming(&ledger, parent)]).await.unwrap();
+    assert!(matches!(&taken[0], TakenIn::Inserted { .. }), "{taken:?}");
+    assert!(matches!(&taken[1], TakenIn::NotResumable { .. }), "{taken:?}");
+
+    let mut beside = resuming(&ledger, parent);
+    beside.parent = Some(Parent { execution_id: parent, inherit: true, parallel: true });
+    let taken = ledger.take_in(&[first.clone(), keyed("one"), keyed("two"), beside]).await.unwrap();
+
+    assert!(matches!(&taken[0], TakenIn::Redelivered { .. }), "{taken:?}");
+    assert!(matches!(&taken[1], TakenIn::Replayed { execution_id, .. } if *execution_id == first.execution_id));
+    let TakenIn::NotResumable { detail } = &taken[2] else { panic!("{taken:?}") };
+    assert!(detail.contains(&first.execution_id.to_string()), "{detail}");
+    assert!(matches!(&taken[3], TakenIn::Inserted { .. }), "{taken:?}");
+    // The key of the refused one is free again.
+    let again = ledger.take_in(&[keyed("two")]).await.unwrap();
+    assert!(matches!(&again[0], TakenIn::NotResumable { .. }), "{again:?}");
 }
