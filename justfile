@@ -10,8 +10,7 @@ test *arguments:
 
 # Format and lints only.
 check:
-    cargo fmt --all --check
-    cargo clippy --workspace --all-targets -- -D warnings
+    scripts/test --check
 
 # The benchmark.
 bench *arguments:
@@ -19,13 +18,12 @@ bench *arguments:
 
 # The distributed layout in containers.
 up *arguments:
-    docker compose up --build --detach {{arguments}}
+    scripts/compose up {{arguments}}
 
 # Stops it.
 down *arguments:
-    docker compose down {{arguments}}
+    scripts/compose down {{arguments}}
 
 # Brings the database of LEKHIKA_DATABASE_URL to the present schema.
 migrate *arguments:
-    cargo build --workspace --all-targets --locked --quiet
-    "${CARGO_TARGET_DIR:-target}/debug/lekhika" migrate {{arguments}}
+    scripts/migrate {{arguments}}

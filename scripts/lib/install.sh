@@ -40,13 +40,34 @@ rabbitmq_sbin() {
 
 can_install() { [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; }
 
+# What Debian's packages ask before they start a service.
+policy=/usr/sbin/policy-rc.d
+policy_mark='# Made by a script of Lekhika while it installs something, process '
+
+# Removes a policy that a killed run of ours left behind: with it no package would ever start its service again.
+sweep_policy() {
+  local pid
+  pid=$(sed -n "s/^$policy_mark//p" "$policy" 2>/dev/null) || return 0
+  if [[ -n $pid ]] && ! kill -0 "$pid" 2>/dev/null; then rm -f "$policy" || true; fi
+}
+
+# Removes the policy that this run made, if it did.
+drop_policy() {
+  trap - EXIT HUP INT TERM
+  if [[ $(sed -n "s/^$policy_mark//p" "$policy" 2>/dev/null) == "$$" ]]; then rm -f "$policy"; fi
+}
+
 # apt_install PACKAGE...: without starting any service that a package brings.
 apt_install() {
-  local policy=/usr/sbin/policy-rc.d ours="" status=0
+  local status=0
+  sweep_policy
   if [[ ! -e $policy ]]; then
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    trap drop_policy EXIT
+    trap 'drop_policy; exit 129' HUP
+    trap 'drop_policy; exit 130' INT
+    trap 'drop_policy; exit 143' TERM
+    printf '#!/bin/sh\n%s%s\nexit 101\n' "$policy_mark" "$$" >"$policy"
     chmod 755 "$policy"
-    ours=yes
   fi
   say "installing $*"
   {
@@ -55,7 +76,7 @@ apt_install() {
       { apt-get -o DPkg::Lock::Timeout=300 update -qq &&
         apt-get -o DPkg::Lock::Timeout=300 install -qq -y --no-install-recommends "$@"; }
   } >/dev/null || status=$?
-  [[ -z $ours ]] || rm -f "$policy"
+  drop_policy
   return "$status"
 }
 
@@ -80,8 +101,26 @@ need_rabbitmq() {
   rabbitmq_sbin >/dev/null || give_up "'rabbitmq-server' is installed, but its scripts cannot be found."
 }
 
+# Rust, and the C compiler that it links with (and that some of its crates are built with).
 need_cargo() {
-  command -v cargo >/dev/null && return 0
-  [[ -x ${CARGO_HOME:-$HOME/.cargo}/bin/cargo ]] && PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH" && return 0
-  give_up "cargo is missing. Install Rust 1.95 or later and run this again."
+  sweep_policy
+  if ! command -v cargo >/dev/null; then
+    local home=${CARGO_HOME:-${HOME:-/nowhere}/.cargo}
+    [[ -x $home/bin/cargo ]] || give_up "cargo is missing. Install Rust 1.95 or later and run this again."
+    PATH="$home/bin:$PATH"
+  fi
+  if ! command -v cc >/dev/null; then
+    can_install || give_up "a C compiler (cc) is missing: Rust links with it. Install gcc or clang and run this again."
+    apt_install gcc libc6-dev || give_up "apt-get could not install 'gcc'."
+  fi
+}
+
+# What comes with Rust, but not with every installation of it.
+need_lints() {
+  local tool missing=()
+  for tool in fmt clippy; do
+    cargo "$tool" --version >/dev/null 2>&1 || missing+=("${tool/#fmt/rustfmt}")
+  done
+  [[ ${#missing[@]} -eq 0 ]] ||
+    give_up "${missing[*]} missing. Install with 'rustup component add ${missing[*]}' (or your system's packages) and run this again."
 }

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use actix_web::{App, HttpServer, ResponseError as _, web};
+use actix_web::{App, HttpServer, ResponseError as _, middleware::from_fn, web};
 use secrecy::SecretString;
 use service::{Clock, InternalClient, Problem, ProblemCode, Shutdown};
 
@@ -54,7 +54,7 @@ pub fn serve(
         App::new()
             .app_data(admin.clone())
             .app_data(service::problem::json_config(BODY_LIMIT))
-            .service(web::scope("/admin/v1").configure(routes))
+            .service(web::scope("/admin/v1").wrap(from_fn(service::trace::surround)).configure(routes))
             .default_service(web::to(|| async { Problem::new(ProblemCode::NotFound).error_response() }))
     })
     .workers(1)

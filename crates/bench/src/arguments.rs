@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     /// Write the figures here, too.
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
-    /// The command that starts a platform; ` --data-dir D ..` is added to it.
+    /// The command that starts a platform; ` --data-dir D ..` is added to it. Split at spaces: no path in it may have one.
     #[arg(long, env = "BENCH_STACK", default_value = "scripts/stack")]
     pub(crate) stack: String,
     /// How the measured binary was built; only printed.

@@ -1,7 +1,8 @@
 //! Measures the platform in its distributed form, and the raw limits of the machine in the same run.
 //!
 //! Read in this order: `arguments`, `run` (which scenario runs on which stack), `scenarios` (one file each), `load` and
-//! `sustained` (the clients), then what they stand on: `stack`, `engines`, `http`, `database`, `processes`, `report`.
+//! `sustained` (the clients), then what they stand on: `stack`, `engines`, `http`, `database`, `processes`, `report`,
+//! `signals`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the table is what this program is for")]
 
@@ -14,23 +15,21 @@ mod processes;
 mod report;
 mod run;
 mod scenarios;
+mod signals;
 mod stack;
 mod sustained;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 
-use crate::{arguments::Arguments, report::Report};
+use crate::{arguments::Arguments, report::Report, signals::Signals};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
 
     let mut report = Report::default();
-    let measured = tokio::select! {
-        measured = run::all(&arguments, &mut report) => measured,
-        signal = tokio::signal::ctrl_c() => signal.context("waiting for Ctrl-C").and(Err(anyhow::anyhow!("interrupted"))),
-    };
+    let measured = run::all(&arguments, &mut report, &mut Signals::listen()?).await;
 
     // Also after an error: what was measured before it took minutes.
     println!("{}", report.table());

@@ -12,7 +12,8 @@ use crate::{
     load::Target,
     report::Report,
     scenarios::{accepted, completed, latency, memory, queue, raw, streaming},
-    stack::Stack,
+    signals::Signals,
+    stack::{Platform, Stack},
 };
 
 /// The distributed layout that is measured.
@@ -24,7 +25,7 @@ const STREAMING_LAYOUT: [&str; 8] = ["--gateways", "2", "--statuses", "1", "--ex
 ///
 /// # Errors
 /// When something could not be measured; a missed target is none.
-pub(crate) async fn all(arguments: &Arguments, report: &mut Report) -> anyhow::Result<()> {
+pub(crate) async fn all(arguments: &Arguments, report: &mut Report, signals: &mut Signals) -> anyhow::Result<()> {
     let plan = arguments.plan();
     report.fact("cores", std::thread::available_parallelism().map_or(1, usize::from).to_string());
     report.fact("build", arguments.profile.clone());
@@ -39,19 +40,36 @@ pub(crate) async fn all(arguments: &Arguments, report: &mut Report) -> anyhow::R
 
     if Subject::on_main_stack().iter().any(|subject| arguments.wants(*subject)) {
         eprintln!("starting the distributed layout");
-        let stack = Stack::start(&arguments.stack, &folder.join("main"), &LAYOUT).await?;
-        Box::pin(main_stack(arguments, &plan, &stack, &folder, report)).await?;
-        stack.stop().await?;
+        let platform = Platform::spawn(&arguments.stack, &folder.join("main"), &LAYOUT)?;
+        let measuring = async |stack: Stack| Box::pin(main_stack(arguments, &plan, &stack, &folder, report)).await;
+        on(platform, signals, measuring).await?;
     }
     if arguments.wants(Subject::Streaming) {
         eprintln!("starting one executor with room for {} executions", plan.streams);
-        let stack = Stack::start(&arguments.stack, &folder.join("streaming"), &STREAMING_LAYOUT).await?;
-        let database = Database::connect(&stack.facts.database_url).await?;
-        let target = target(&stack, Engine::Streaming { tokens: plan.tokens }).await?;
-        Box::pin(streaming::run(&stack, &database, &target, &plan, report)).await?;
-        stack.stop().await?;
+        let platform = Platform::spawn(&arguments.stack, &folder.join("streaming"), &STREAMING_LAYOUT)?;
+        let measuring = async |stack: Stack| {
+            let database = Database::connect(&stack.facts.database_url).await?;
+            let target = target(&stack, Engine::Streaming { tokens: plan.tokens }).await?;
+            Box::pin(streaming::run(&stack, &database, &target, &plan, report)).await
+        };
+        on(platform, signals, measuring).await?;
     }
     Ok(())
+}
+
+/// Measures on a platform as soon as it is ready. Whether that succeeds, fails, or is ended by a signal: the platform has
+/// stopped when this returns, and its folder may be removed.
+async fn on(
+    mut platform: Platform,
+    signals: &mut Signals,
+    measuring: impl AsyncFnOnce(Stack) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let measured = tokio::select! {
+        measured = async { measuring(platform.ready().await?).await } => measured,
+        told = signals.next() => Err(told),
+    };
+    let stopped = platform.stop().await;
+    measured.and(stopped)
 }
 
 async fn main_stack(
@@ -88,9 +106,11 @@ async fn main_stack(
         None
     };
     if arguments.wants(Subject::Accepted) {
-        // What an executor holds while it is paused is taken from it: work that is not to be measured.
+        // What an executor holds while it is paused is taken from it, and until its lease has run out the leader releases
+        // to it: work that is not to be measured.
         latency::wait_until_finished(&database, latency::FINISH).await?;
         stack.pause_executors()?;
+        queue::leases_have_lapsed(&database).await?;
         accepted::run(stack, &target, plan, report).await?;
     }
     if let Some(few) = few {

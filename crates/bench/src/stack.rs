@@ -4,7 +4,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::Stdio,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, bail};
@@ -20,6 +20,7 @@ use tokio::{
 
 /// The platform's start includes making a database cluster and starting a RabbitMQ node.
 const START: Duration = Duration::from_secs(120);
+const LOG: &str = "bench-stack.log";
 const LOG_LINES: usize = 20;
 const STOP: Duration = Duration::from_secs(40);
 
@@ -54,32 +55,41 @@ pub(crate) struct Process {
     pub(crate) pid: u32,
 }
 
-/// A running platform. Dropping it asks it to stop; [`Stack::stop`] also waits for that.
+/// The process that starts a platform and keeps it. Dropping it asks it to stop; [`Platform::stop`] also waits for that.
+#[derive(Debug)]
+pub(crate) struct Platform {
+    child: Child,
+    folder: PathBuf,
+    spawned: SystemTime,
+}
+
+/// A platform that is ready: where it is and what it consists of.
 #[derive(Debug)]
 pub(crate) struct Stack {
-    child: Child,
-    /// Where it is and what it consists of.
+    /// As it says itself.
     pub(crate) facts: Facts,
 }
 
-impl Stack {
-    /// Starts `command --data-dir folder --durable --no-restart layout..` and waits until it is ready.
+impl Platform {
+    /// Starts `command --data-dir folder --durable --no-restart layout..`.
     ///
     /// # Errors
-    /// When it ends or is not ready within two minutes; the message has the end of its log.
-    pub(crate) async fn start(command: &str, folder: &Path, layout: &[&str]) -> anyhow::Result<Self> {
+    /// When it cannot be started.
+    pub(crate) fn spawn(command: &str, folder: &Path, layout: &[&str]) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| format!("making the folder `{}`", folder.display()))?;
-        let log_path = folder.join("bench-stack.log");
+        let log_path = folder.join(LOG);
         let log = File::create(&log_path).with_context(|| format!("writing `{}`", log_path.display()))?;
         let mut words = command.split_whitespace();
         let program = words.next().context("the command that starts a platform is empty")?;
-
-        let mut child = Command::new(program)
+        let spawned = SystemTime::now();
+        let child = Command::new(program)
             .args(words)
             .arg("--data-dir")
             .arg(folder)
             .args(["--durable", "--no-restart"])
             .args(layout)
+            // A marked platform ends when we are killed.
+            .env("LEKHIKA_INSTANCE", folder.join("bench"))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -87,15 +97,18 @@ impl Stack {
             .process_group(0)
             .spawn()
             .with_context(|| format!("starting `{command}`"))?;
-        let facts = match ready(&mut child, &folder.join("stack.json")).await {
-            Ok(facts) => facts,
-            Err(error) => {
-                ask_to_stop(&child);
-                // The folder may be a temporary one: the end of the log is all that stays.
-                return Err(error.context(format!("starting the platform; its log ends with\n{}", tail(&log_path))));
-            }
-        };
-        Ok(Self { child, facts })
+        Ok(Self { child, folder: folder.to_owned(), spawned })
+    }
+
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    /// When it ends or is not ready within two minutes; the message has the end of its log.
+    pub(crate) async fn ready(&mut self) -> anyhow::Result<Stack> {
+        let ready = ready(&mut self.child, &self.folder.join("stack.json"), self.spawned).await;
+        // The folder may be a temporary one: the end of the log is all that stays.
+        let log = || format!("starting the platform; its log ends with\n{}", tail(&self.folder.join(LOG)));
+        ready.map(|facts| Stack { facts }).with_context(log)
     }
 
     /// Stops the platform and waits until it has ended.
@@ -110,7 +123,15 @@ impl Stack {
         }
         Ok(())
     }
+}
 
+impl Drop for Platform {
+    fn drop(&mut self) {
+        ask_to_stop(&self.child);
+    }
+}
+
+impl Stack {
     /// Stops all executors where they are: what is submitted stays queued.
     ///
     /// # Errors
@@ -140,7 +161,6 @@ impl Drop for Stack {
     fn drop(&mut self) {
         // A stopped process would not hear that it has to end.
         let _ = self.resume_executors();
-        ask_to_stop(&self.child);
     }
 }
 
@@ -158,15 +178,17 @@ fn tail(log: &Path) -> String {
     lines.get(lines.len().saturating_sub(LOG_LINES)..).unwrap_or_default().join("\n")
 }
 
-async fn ready(child: &mut Child, file: &PathBuf) -> anyhow::Result<Facts> {
+async fn ready(child: &mut Child, file: &Path, spawned: SystemTime) -> anyhow::Result<Facts> {
     let deadline = Instant::now() + START;
+    // What a killed run left in the folder is there until the new one has the folder's lock.
+    let is_new = || file.metadata().and_then(|meta| meta.modified()).is_ok_and(|modified| modified >= spawned);
     while Instant::now() < deadline {
         if let Some(status) = child.try_wait()? {
             bail!("it ended with {status}");
         }
-        // Until it is written completely it does not parse.
-        if let Some(facts) = std::fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
-            return Ok(facts);
+        if is_new() {
+            let text = std::fs::read(file).with_context(|| format!("reading `{}`", file.display()))?;
+            return serde_json::from_slice(&text).with_context(|| format!("reading `{}`", file.display()));
         }
         sleep(Duration::from_millis(50)).await;
     }

@@ -16,15 +16,17 @@ use std::{fmt::Debug, time::Duration};
 ///    message will reach a consumer even if any process dies afterwards (RabbitMQ: publisher confirm of a persistent
 ///    message; in-process: its consumer has acknowledged it, because the process is the broker).
 /// 2. **Never hangs.** Everything with a deadline ends at the deadline, also while the broker is away.
-/// 3. **At least once.** A delivery that is given back, dropped, or whose consumer dies, is delivered again, marked as
-///    redelivered. One that was acknowledged is not, unless the connection broke before the broker heard of it.
+/// 3. **At least once.** A delivery that is given back, dropped, or whose consumer (or its whole process) dies, is
+///    delivered again, marked as redelivered. One that was acknowledged is not, unless the connection broke before the broker heard of it.
 /// 4. **Bounded.** A consumer holds at most `prefetch` unsettled deliveries.
 /// 5. **Dead letters.** A delivery that is dead-lettered is in [`Queue::Dead`] with the reason before it leaves its
 ///    queue.
 /// 6. **Hints may be lost**, and cost the sender nothing: [`hint`](Self::hint), [`announce`](Self::announce) and
 ///    [`reply`](Self::reply) return at once and report nothing.
 /// 7. **Announcements** reach every listener of the topic, in order for each sender. A listener that is too slow, or was
-///    cut off, misses the oldest and hears [`Heard::Gap`](crate::Heard::Gap); it never holds up a sender.
+///    cut off, misses the oldest and hears [`Heard::Gap`](crate::Heard::Gap); it never holds up a sender. What is dropped
+///    on the way to it, where its process cannot see it (a sender's full buffer, RabbitMQ's bounded queue behind a slow
+///    network), is missed *without* a gap: whoever needs everything numbers it and looks up what is missing.
 /// 8. **Replies** reach the inbox whose address was sent along, as long as that process lives and stays connected.
 /// 9. **Resumes by itself.** After a restart of the broker, consumers, listeners and inboxes go on without their owners
 ///    doing anything.

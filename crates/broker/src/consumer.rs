@@ -6,7 +6,6 @@ use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use service::{TraceContext, trace};
 use std::fmt;
 use tokio_util::sync::CancellationToken;
 
@@ -120,12 +119,6 @@ impl Delivery {
     /// Not now or not here: it is delivered again, to any consumer.
     pub fn give_back(mut self) {
         self.settle(Settlement::GiveBack);
-    }
-
-    /// The trace context of the sender, for [`trace::link`].
-    #[must_use]
-    pub fn trace(&self) -> Option<TraceContext> {
-        trace::from_headers(|name| self.headers.get(name).map(String::as_str))
     }
 
     fn is_stale(&self) -> bool {

@@ -23,6 +23,7 @@ pub enum Heard {
     /// An announcement.
     Announcement(Announcement),
     /// Anything announced before this moment may have been missed: at the start, after a reconnect, after being too slow.
+    /// Not every loss is heard (promise 7 of [`Broker`](crate::Broker)).
     /// Whoever needs it all must look it up now.
     Gap,
 }

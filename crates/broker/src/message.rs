@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use service::{TraceContext, trace};
 use std::{collections::BTreeMap, fmt};
 
 /// Small textual headers.
@@ -109,23 +108,6 @@ impl Message {
     #[must_use]
     pub fn reply_to(mut self, address: Option<ReplyTo>) -> Self {
         self.reply_to = address;
-        self
-    }
-
-    /// Adds the trace context of the current span to the headers.
-    #[must_use]
-    pub fn traced(self) -> Self {
-        match trace::current() {
-            Some(context) => self.with_trace(context),
-            None => self,
-        }
-    }
-
-    fn with_trace(mut self, context: TraceContext) -> Self {
-        self.headers.insert(trace::TRACEPARENT.to_owned(), context.traceparent);
-        if let Some(state) = context.tracestate {
-            self.headers.insert(trace::TRACESTATE.to_owned(), state);
-        }
         self
     }
 }

@@ -4,11 +4,15 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use broker::Delivery;
 use domain::{ClaimId, ExecutionId};
-use protocol::claim::{CLAIMS_PATH, Claim, ClaimRequest, ClaimResponse, Grant, LEASE_MS};
+use protocol::{
+    TraceContext,
+    claim::{CLAIMS_PATH, Claim, ClaimRequest, ClaimResponse, Grant, LEASE_MS},
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time::{Instant, sleep},
 };
+use tracing::Instrument as _;
 
 use crate::{attempt, halt::Halt, reporter::chain, service::Executor};
 
@@ -33,6 +37,8 @@ pub(crate) struct Wish {
 pub(crate) struct Offer {
     pub(crate) wishes: Vec<Wish>,
     pub(crate) delivery: Delivery,
+    /// The release that offered them.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 /// Claims until the consumer ends.
@@ -56,8 +62,14 @@ pub(crate) async fn run(executor: Arc<Executor>, mut offers: mpsc::Receiver<Offe
             count += offer.wishes.len();
             batch.push(offer);
         }
-        claim(&executor, batch).await;
+        let span = tracing::info_span!("claim", executions = count);
+        service::trace::handles(&span, batch.len(), batch.iter().filter_map(|offer| offer.trace.as_ref()).map(sent));
+        claim(&executor, batch).instrument(span).await;
     }
+}
+
+fn sent(by: &TraceContext) -> service::TraceContext {
+    service::TraceContext { traceparent: by.traceparent.clone(), tracestate: by.tracestate.clone() }
 }
 
 async fn claim(executor: &Arc<Executor>, batch: Vec<Offer>) {

@@ -3,9 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use secrecy::SecretString;
-use service::{ConfigError, Environment, tokens::SECRET_VARIABLE};
-
-use crate::files;
+use service::{ConfigError, Environment, ObjectStoreConfig, tokens::SECRET_VARIABLE};
 
 /// The configuration of one executor.
 #[derive(Debug, Clone)]
@@ -23,10 +21,8 @@ pub struct ExecutorConfig {
     /// From the beginning of draining to `abort`. In its first half runs may finish; in its second each is given back at
     /// its next unit boundary.
     pub drain_grace: Duration,
-    /// Where files go: `file:///folder` or `s3://bucket/prefix`.
-    pub object_store: String,
-    /// Options of the object store, such as the S3 endpoint and its credentials.
-    pub object_store_options: Vec<(String, String)>,
+    /// Where files go.
+    pub object_store: ObjectStoreConfig,
     /// Providers by the name in front of a model: `openai`, `sim`.
     pub providers: BTreeMap<String, ProviderSettings>,
     /// How long one model call may last.
@@ -49,29 +45,23 @@ impl ExecutorConfig {
     /// Names every missing or wrong variable.
     pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let address = environment.parsed_or("LEKHIKA_INTERNAL_ADDR", SocketAddr::from(([127, 0, 0, 1], 9300)));
-        let status_urls = environment.list("LEKHIKA_STATUS_URLS");
-        if status_urls.is_empty() {
-            environment.problem("missing LEKHIKA_STATUS_URLS");
-        }
-        let service_secret = environment.secret(SECRET_VARIABLE);
-        let slots = environment.parsed_or("LEKHIKA_SLOTS", 64_u32);
-        if matches!(slots, Ok(0 | 100_001..)) {
-            environment.problem("LEKHIKA_SLOTS: between 1 and 100000");
-        }
+        let status_urls = environment.urls("LEKHIKA_STATUS_URLS");
+        let service_secret = environment.long_secret(SECRET_VARIABLE);
+        let slots = environment.within("LEKHIKA_SLOTS", 64_u32, 1..=100_000);
         let drain_grace = environment.duration_ms("LEKHIKA_DRAIN_GRACE_MS", Duration::from_secs(30));
         let call_timeout = environment.duration_ms("LEKHIKA_CALL_TIMEOUT_MS", Duration::from_secs(1_800));
-        let object_store = environment.required("LEKHIKA_OBJECT_STORE");
+        let object_store = ObjectStoreConfig::from_environment(environment);
+        let providers = providers(environment);
         environment.finish()?;
         Ok(Self {
             internal_address: Some(address?),
-            status_urls,
+            status_urls: status_urls?,
             service_secret: service_secret?,
             slots: slots?,
             name: environment.or("LEKHIKA_EXECUTOR_NAME", &environment.or("HOSTNAME", "executor")),
             drain_grace: drain_grace?,
             object_store: object_store?,
-            object_store_options: files::options(environment),
-            providers: providers(environment),
+            providers: providers?,
             call_timeout: call_timeout?,
         })
     }
@@ -79,10 +69,11 @@ impl ExecutorConfig {
 
 /// `openai` when its key or address is set (an address alone: a compatible server without a key), `sim` with the
 /// simulator's address.
-fn providers(environment: &Environment) -> BTreeMap<String, ProviderSettings> {
+fn providers(environment: &Environment) -> Result<BTreeMap<String, ProviderSettings>, ConfigError> {
     let mut providers = BTreeMap::new();
     let key = environment.optional_secret("LEKHIKA_OPENAI_API_KEY");
-    let base_url = environment.optional("LEKHIKA_OPENAI_BASE_URL");
+    let (base_url, simulator) = (environment.url("LEKHIKA_OPENAI_BASE_URL"), environment.url("LEKHIKA_SIMULATOR_URL"));
+    let base_url = base_url?;
     if key.is_some() || base_url.is_some() {
         let settings = ProviderSettings {
             base_url: base_url.unwrap_or_else(|| "https://api.openai.com/v1".to_owned()),
@@ -90,10 +81,10 @@ fn providers(environment: &Environment) -> BTreeMap<String, ProviderSettings> {
         };
         providers.insert("openai".to_owned(), settings);
     }
-    if let Some(base_url) = environment.optional("LEKHIKA_SIMULATOR_URL") {
+    if let Some(base_url) = simulator? {
         providers.insert("sim".to_owned(), ProviderSettings { base_url, api_key: SecretString::default() });
     }
-    providers
+    Ok(providers)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use broker::{Consumer, Delivery, Message, Queue};
 use domain::ExecutionId;
-use protocol::{Envelope, dispatch::Dispatch};
+use protocol::{Envelope, TraceContext, dispatch::Dispatch};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time::timeout,
@@ -62,8 +62,8 @@ async fn next_slot(executor: &Executor, consumer: &mut Option<Consumer>) -> Opti
 
 /// As many wishes as there are slots; the rest is passed on at once.
 fn accept(executor: &Executor, delivery: Delivery, first: OwnedSemaphorePermit) -> Option<Offer> {
-    let dispatch = match Envelope::<Dispatch>::from_bytes(&delivery.body) {
-        Ok(envelope) => envelope.body,
+    let Envelope { trace, body: dispatch, .. } = match Envelope::<Dispatch>::from_bytes(&delivery.body) {
+        Ok(envelope) => envelope,
         Err(error) => {
             // A hint: the leader sends another one in two seconds.
             tracing::warn!(%error, "a dispatch cannot be read");
@@ -84,20 +84,21 @@ fn accept(executor: &Executor, delivery: Delivery, first: OwnedSemaphorePermit) 
             None => rest.push(id),
         }
     }
-    pass_on(executor, dispatch.term, rest);
+    pass_on(executor, Dispatch { term: dispatch.term, executions: rest }, trace.as_ref());
     if wishes.is_empty() {
         delivery.ack();
         return None;
     }
-    Some(Offer { wishes, delivery })
+    Some(Offer { wishes, delivery, trace })
 }
 
-fn pass_on(executor: &Executor, term: i64, executions: Vec<ExecutionId>) {
-    if executions.is_empty() {
+/// The rest is still what the leader released: it keeps the leader's context.
+fn pass_on(executor: &Executor, rest: Dispatch, released: Option<&TraceContext>) {
+    if rest.executions.is_empty() {
         return;
     }
-    executor.metrics.given_back.inc_by(executions.len() as u64);
-    match Envelope::new(Dispatch { term, executions }, None).to_bytes() {
+    executor.metrics.given_back.inc_by(rest.executions.len() as u64);
+    match Envelope::new(rest, released.cloned()).to_bytes() {
         Ok(bytes) => executor.broker.hint(Queue::Dispatch, Message::transient(bytes)),
         Err(error) => tracing::error!(%error, "a dispatch cannot be written"),
     }

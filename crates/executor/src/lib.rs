@@ -14,7 +14,6 @@ mod config;
 mod consumer;
 mod control;
 mod drain;
-mod files;
 mod halt;
 mod lease;
 mod metrics;

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use protocol::claim::{RENEW_EVERY_MS, RENEWALS_PATH, Renewal, RenewalResponse};
 use tokio::time::{Instant, sleep_until};
+use tracing::Instrument as _;
 
 use crate::{reporter::chain, service::Executor};
 
@@ -20,7 +21,7 @@ pub(crate) async fn run(executor: Arc<Executor>) {
     let mut failing = false;
     loop {
         let sent = Instant::now();
-        let next = match renew(&executor, sent).await {
+        let next = match renew(&executor, sent).instrument(tracing::info_span!("renew")).await {
             Ok(()) => {
                 failing = false;
                 sent + every
@@ -40,7 +41,8 @@ pub(crate) async fn run(executor: Arc<Executor>) {
         }
     }
     let goodbye = Renewal { goodbye: true, ..renewal(&executor) };
-    let said: Result<RenewalResponse, _> = executor.renewals.post_json(RENEWALS_PATH, &goodbye, GOODBYE_WITHIN).await;
+    let goodbye = executor.renewals.post_json(RENEWALS_PATH, &goodbye, GOODBYE_WITHIN);
+    let said: Result<RenewalResponse, _> = goodbye.instrument(tracing::info_span!("goodbye")).await;
     if let Err(error) = said {
         tracing::info!(error = %chain(&error), "the goodbye was not heard; the lease will run out");
     }

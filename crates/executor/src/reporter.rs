@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use protocol::report::{REPORTS_PATH, Report, ReportRequest, ReportResponse, Standing};
-use service::InternalError;
+use service::{InternalError, ProblemCode};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tracing::Instrument as _;
 
 use crate::{
     outbox::{Sent, TICK},
@@ -17,7 +18,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 /// The longest wait after a failure.
 const RETRY_AT_MOST: Duration = Duration::from_millis(500);
-/// A request that the leader calls wrong so often is split, to find the report that is.
+/// A request that the leader calls wrong so often is split, to find the report that is. Only an explicit code calls it wrong: a fault
+/// of the leader's passes, or is mended, and the runs go on.
 const SPLIT_AFTER: u32 = 3;
 
 /// Sends reports until the process ends: after the last run, or soon after `abort`.
@@ -30,7 +32,8 @@ pub(crate) async fn run(executor: Arc<Executor>) {
         }
         let (sent, reports) = executor.outbox.take();
         if !sent.is_empty() {
-            deliver(&executor, sent, reports).await;
+            let span = tracing::info_span!("report", executions = reports.len());
+            deliver(&executor, sent, reports).instrument(span).await;
         }
     }
 }
@@ -109,9 +112,14 @@ async fn send(executor: &Executor, request: &ReportRequest) -> Sending {
 /// Whether the answer blames the request and not the times.
 fn is_wrong(error: &InternalError) -> bool {
     match error {
-        InternalError::Status { status, .. } => !matches!(status, 401 | 403 | 408 | 421 | 429 | 502..=504),
-        InternalError::Decode { .. } | InternalError::Request(_) => true,
-        InternalError::Unreachable { .. } | InternalError::Timeout { .. } => false,
+        InternalError::Status { problem, .. } => {
+            matches!(
+                problem.code,
+                ProblemCode::InvalidRequest | ProblemCode::InvalidInput | ProblemCode::PayloadTooLarge
+            )
+        }
+        InternalError::Request(_) => true,
+        InternalError::Decode { .. } | InternalError::Unreachable { .. } | InternalError::Timeout { .. } => false,
     }
 }
 
@@ -159,4 +167,24 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use service::Problem;
+
+    #[test]
+    fn only_an_explicit_code_calls_a_report_wrong() {
+        let answered = |code: ProblemCode| {
+            let problem = Box::new(Problem::new(code));
+            is_wrong(&InternalError::Status { url: String::new(), status: problem.status, problem })
+        };
+
+        assert!(answered(ProblemCode::InvalidRequest) && answered(ProblemCode::PayloadTooLarge));
+        for passing in [ProblemCode::Internal, ProblemCode::Unavailable, ProblemCode::NotLeader, ProblemCode::Conflict]
+        {
+            assert!(!answered(passing), "{passing:?}");
+        }
+    }
 }

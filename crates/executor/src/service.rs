@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    claims, config::ExecutorConfig, consumer, control, drain, files, lease::Lease, metrics::Metrics, models::Models,
+    claims, config::ExecutorConfig, consumer, control, drain, lease::Lease, metrics::Metrics, models::Models,
     outbox::Outbox, renewals, reporter, runs::Runs, session, versions::Versions,
 };
 
@@ -128,8 +128,7 @@ fn prepare(
 ) -> Result<Executor, ExecutorError> {
     let tokens = Arc::new(ServiceTokens::new(&config.service_secret, "executor", Arc::clone(&clock))?);
     let client = || -> Result<InternalClient, ExecutorError> {
-        let settings = ClientConfig { total_timeout: None, ..ClientConfig::default() };
-        let client = http_client::build(&settings)?;
+        let client = http_client::build(&ClientConfig::internal())?;
         Ok(InternalClient::new(client, config.status_urls.clone(), "status", Arc::clone(&tokens)))
     };
     let metrics = Metrics::new(registry);
@@ -139,7 +138,7 @@ fn prepare(
         id: ExecutorId::generate(),
         metrics,
         models: Models::new(&config.providers)?,
-        files: files::open(&config.object_store, &config.object_store_options)?,
+        files: config.object_store.open()?,
         versions: Versions::default(),
         outbox: Outbox::new(Arc::clone(&clock)),
         runs: Runs::default(),

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
+use tracing::Instrument as _;
 
 use crate::{reporter::chain, service::Executor};
 
@@ -33,7 +34,8 @@ pub(crate) async fn run(executor: Arc<Executor>) {
 
 /// Opens a session and returns when it has ended; `false` when it could not be opened.
 async fn hold(executor: &Executor, path: &str) -> bool {
-    let mut response = match executor.renewals.open(path, HEAD_WITHIN).await {
+    let opened = executor.renewals.open(path, HEAD_WITHIN).instrument(tracing::info_span!("session"));
+    let mut response = match opened.await {
         Ok(response) => response,
         Err(error) => {
             tracing::debug!(error = %chain(&error), "no session with the leader");

@@ -12,7 +12,7 @@ use protocol::{
 use serde_json::{Map, Value, json, value::RawValue};
 use service::{Problem, ProblemCode};
 
-use crate::{failure, legacy, service::Gateway, submit::Outcome, views, wait};
+use crate::{failure, legacy, service::Gateway, submit::Outcome, trace, views, wait};
 
 /// What is submitted, however it was asked for.
 pub(crate) struct Order {
@@ -75,6 +75,7 @@ pub(crate) async fn submit(gateway: &Gateway, caller: &Principal, order: Order) 
         queue_deadline_at: after(order.queue_ttl_ms),
         idempotency: order.idempotency,
         parent: order.parent,
+        trace: trace::current(),
     };
     let accepted = Accepted {
         id,

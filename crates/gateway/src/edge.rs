@@ -41,7 +41,7 @@ pub(crate) async fn surround(
     let id = RequestId::generate();
     request.extensions_mut().insert(id);
     let route = request.match_pattern().unwrap_or_else(|| "unknown".to_owned());
-    let span = tracing::info_span!("request", request.id = %id, http.route = %route, http.method = %request.method());
+    let span = tracing::info_span!("request", otel.kind = "server", request.id = %id, http.route = %route, http.method = %request.method());
     if let Some(parent) = service::trace::from_request(request.request()) {
         service::trace::set_parent(&span, &parent);
     }

@@ -3,8 +3,8 @@
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use domain::Sequence;
 use protocol::read::{EVENTS_PATH, EventPage, Found, ReadEvents, Subject};
-use serde_json::json;
-use service::Problem;
+use serde_json::{json, value::RawValue};
+use service::{Problem, ProblemCode};
 
 use crate::{
     auth::Caller,
@@ -71,11 +71,14 @@ impl Query {
 }
 
 async fn page(gateway: &Gateway, subject: Subject, query: &Query) -> Result<HttpResponse, Problem> {
+    let execution = subject.execution_id;
     let question = ReadEvents { subject, after: query.after, limit: query.limit };
     let answer: Found<EventPage> =
         gateway.ask(EVENTS_PATH, &question).await.map_err(|error| failure::internal(&error))?;
     let page = found(answer)?;
-    let data: Vec<&serde_json::value::RawValue> = page.events.iter().map(|event| &*event.data).collect();
+    let data = page.events.iter().map(|event| RawValue::from_string(event.data(execution)));
+    let data: Vec<Box<RawValue>> =
+        data.collect::<Result<_, _>>().map_err(|_unreadable| Problem::new(ProblemCode::Internal))?;
     let next = page.events.last().filter(|_| page.more).map(|last| last.sequence);
     Ok(HttpResponse::Ok().json(json!({ "data": data, "nextAfter": next, "terminal": page.terminal })))
 }

@@ -31,14 +31,14 @@ impl Ring {
     /// Adds what was heard or looked up. Duplicates change nothing.
     pub(crate) fn add(&mut self, records: impl IntoIterator<Item = EventRecord>) {
         for record in records {
-            let size = record.data.get().len();
+            let size = record.size();
             if self.events.insert(record.sequence, Arc::new(record)).is_none() {
                 self.bytes += size;
             }
         }
         while self.events.len() > EVENTS || (self.bytes > BYTES && self.events.len() > 1) {
             let Some((_, oldest)) = self.events.pop_first() else { break };
-            self.bytes -= oldest.data.get().len();
+            self.bytes -= oldest.size();
         }
     }
 
@@ -86,8 +86,9 @@ mod tests {
                 // Every seventh event is the first of a new epoch.
                 let epoch = i32::try_from(index / 7).unwrap();
                 let sequence = prev.next_in(epoch);
-                let data = RawValue::from_string(format!("{{\"n\":{index}}}")).unwrap();
-                let record = EventRecord { sequence, prev, name: "output.delta".to_owned(), data };
+                let fields = Some(RawValue::from_string(format!("{{\"n\":{index}}}")).unwrap());
+                let at = chrono::DateTime::UNIX_EPOCH;
+                let record = EventRecord { sequence, prev, at, name: "output.delta".to_owned(), fields };
                 prev = sequence;
                 record
             })

@@ -7,10 +7,13 @@ use broker::Broker;
 use domain::GatewayId;
 use object_store::ObjectStore;
 use secrecy::SecretString;
-use service::{Clock, ConfigError, Environment, InternalClient, InternalError, Readiness, ServiceTokens, Shutdown};
+use service::{
+    Clock, ConfigError, Environment, InternalClient, InternalError, ObjectStoreConfig, Readiness, ServiceTokens,
+    Shutdown,
+};
 
 use crate::{
-    auth::Keys, edge, engines::Engines, hub::Hub, limits::Limits, metrics::Metrics, routes, store, submit::Submitter,
+    auth::Keys, edge, engines::Engines, hub::Hub, limits::Limits, metrics::Metrics, routes, submit::Submitter,
 };
 
 /// How long an internal read may take.
@@ -37,10 +40,8 @@ pub struct GatewayConfig {
     pub link_secret: SecretString,
     /// Signs and checks the tokens of operators; without it the admin listener is not served.
     pub admin_secret: Option<SecretString>,
-    /// Where files are: `file:///folder` or `s3://bucket/prefix`.
-    pub object_store: String,
-    /// Options of the object store, such as the S3 endpoint and its credentials.
-    pub object_store_options: Vec<(String, String)>,
+    /// Where files are.
+    pub object_store: ObjectStoreConfig,
     /// Which models may be deployed: `provider/*` or `provider/model`.
     pub models: Vec<String>,
 }
@@ -55,35 +56,42 @@ impl GatewayConfig {
         let public_address = environment.parsed_or("LEKHIKA_PUBLIC_ADDR", local(8080));
         let admin_address = environment.parsed_or("LEKHIKA_ADMIN_ADDR", local(8081));
         let internal_address = environment.parsed_or("LEKHIKA_INTERNAL_ADDR", local(9101));
-        let status_urls = environment.list("LEKHIKA_STATUS_URLS");
-        if status_urls.is_empty() {
-            environment.problem("missing LEKHIKA_STATUS_URLS");
-        }
-        let service_secret = environment.secret(service::tokens::SECRET_VARIABLE);
-        let key_pepper = environment.secret("LEKHIKA_KEY_PEPPER");
-        let link_secret = environment.secret("LEKHIKA_LINK_SECRET");
-        let object_store = environment.required("LEKHIKA_OBJECT_STORE");
+        let public_url = environment.url("LEKHIKA_PUBLIC_URL");
+        let status_urls = environment.urls("LEKHIKA_STATUS_URLS");
+        let service_secret = environment.long_secret(service::tokens::SECRET_VARIABLE);
+        let key_pepper = environment.long_secret("LEKHIKA_KEY_PEPPER");
+        let link_secret = environment.long_secret("LEKHIKA_LINK_SECRET");
+        let admin_secret = environment.optional_long_secret("LEKHIKA_ADMIN_SECRET");
+        let object_store = ObjectStoreConfig::from_environment(environment);
+        let models = models(environment);
         environment.finish()?;
         Ok(Self {
             public_address: public_address?,
             admin_address: Some(admin_address?),
             internal_address: Some(internal_address?),
-            public_url: environment.optional("LEKHIKA_PUBLIC_URL"),
-            status_urls,
+            public_url: public_url?,
+            status_urls: status_urls?,
             service_secret: service_secret?,
             key_pepper: key_pepper?,
             link_secret: link_secret?,
-            admin_secret: environment.optional_secret("LEKHIKA_ADMIN_SECRET"),
+            admin_secret: admin_secret?,
             object_store: object_store?,
-            object_store_options: store::options(environment),
-            models: models(environment),
+            models: models?,
         })
     }
 }
 
-fn models(environment: &Environment) -> Vec<String> {
+fn models(environment: &Environment) -> Result<Vec<String>, ConfigError> {
     let models = environment.list("LEKHIKA_MODELS");
-    if models.is_empty() { vec!["sim/*".to_owned(), "openai/*".to_owned()] } else { models }
+    if models.is_empty() {
+        return Ok(vec!["sim/*".to_owned(), "openai/*".to_owned()]);
+    }
+    match models.iter().find(|model| !model.contains('/')) {
+        Some(wrong) => {
+            Err(environment.problem(format!("LEKHIKA_MODELS: `{wrong}` is neither provider/* nor provider/model")))
+        }
+        None => Ok(models),
+    }
 }
 
 /// Why a gateway process does not start.
@@ -160,7 +168,7 @@ pub fn run(
     shutdown: Shutdown,
 ) -> Result<Handle, GatewayError> {
     let tokens = Arc::new(ServiceTokens::new(&config.service_secret, "gateway", Arc::clone(&clock))?);
-    let http = service::http_client::build(&service::http_client::ClientConfig::default())?;
+    let http = service::http_client::build(&service::http_client::ClientConfig::internal())?;
     let status = InternalClient::new(http, config.status_urls.clone(), "status", tokens);
     let listener = bind(config.public_address)?;
     let public_address = local(&listener, config.public_address)?;
@@ -178,7 +186,7 @@ pub fn run(
         hub,
         metrics,
         link_secret: config.link_secret.clone(),
-        files: store::open(&config.object_store, &config.object_store_options)?,
+        files: config.object_store.open()?,
         shutdown: shutdown.clone(),
         clock: Arc::clone(&clock),
         status: status.clone(),

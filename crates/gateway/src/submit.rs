@@ -6,18 +6,24 @@ use broker::{Broker, Inbox, Message, Queue, ReplyTo};
 use domain::ExecutionId;
 use parking_lot::Mutex;
 use protocol::{
-    Envelope, TraceContext,
+    Envelope,
     submission::{Submission, SubmissionOutcome, SubmissionReplies, Submissions},
 };
 use service::Shutdown;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot, watch},
+    time::Instant,
+};
+use tracing::{Instrument as _, Span};
 
 use crate::metrics::Metrics;
 
 /// How long status has to reply, and the broker to confirm.
 const WITHIN: Duration = Duration::from_secs(1);
-/// How long the broker may take before the submission is given up.
+/// How long the broker may take for one message.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
+/// How long a client waits at most, its submission's time in the queue of packets included.
+const ANSWER_WITHIN: Duration = Duration::from_secs(6);
 /// Submissions waiting to be packed.
 const WAITING: usize = 4_096;
 /// Submissions per message.
@@ -44,7 +50,8 @@ pub(crate) enum Outcome {
 
 struct Packet {
     submission: Submission,
-    trace: Option<TraceContext>,
+    /// The request it is from.
+    span: Span,
     confirmed: oneshot::Sender<Result<(), bool>>,
 }
 
@@ -76,7 +83,7 @@ impl Submitter {
         let inbox = broker.inbox(REPLIES);
         let address = inbox.address();
         shutdown.spawn(deliver(inbox, Arc::clone(&replies), shutdown.clone()));
-        shutdown.spawn(pack(Arc::clone(broker), waiting, address, metrics.clone(), shutdown.clone()));
+        shutdown.spawn(pack(Arc::clone(broker), waiting, address, shutdown.clone()));
         Self { packets, replies, metrics }
     }
 
@@ -84,11 +91,12 @@ impl Submitter {
     /// enough.
     pub(crate) async fn submit(&self, submission: Submission, reply_only: bool) -> Outcome {
         let id = submission.execution_id;
+        let give_up = Instant::now() + ANSWER_WITHIN;
         let (reply, mut replied) = oneshot::channel();
         self.replies.lock().insert(id, reply);
         let _waiting = Waiting { replies: &self.replies, id };
         let (confirmed, confirm) = oneshot::channel();
-        let packet = Packet { submission, trace: trace(), confirmed };
+        let packet = Packet { submission, span: Span::current(), confirmed };
         // A full queue of packets means that the broker is away or far behind.
         if tokio::time::timeout(WITHIN, self.packets.send(packet)).await.is_err() {
             return Outcome::NotTaken;
@@ -128,6 +136,8 @@ impl Submitter {
                     Err(false) => return Outcome::NotTaken,
                     Err(true) => return Outcome::Unknown,
                 },
+                // It may still stand in the queue of packets: who left is not published any more.
+                () = tokio::time::sleep_until(give_up) => return Outcome::Unknown,
             }
         }
         self.metrics.confirmed_only.inc();
@@ -135,16 +145,11 @@ impl Submitter {
     }
 }
 
-fn trace() -> Option<TraceContext> {
-    service::trace::current().map(|of| TraceContext { traceparent: of.traceparent, tracestate: of.tracestate })
-}
-
 /// Packs what came while the last messages were on their way: at once when idle, together under load.
 async fn pack(
     broker: Arc<dyn Broker>,
     mut waiting: mpsc::Receiver<Packet>,
     address: watch::Receiver<Option<ReplyTo>>,
-    metrics: Metrics,
     shutdown: Shutdown,
 ) {
     let room = Arc::new(Semaphore::new(IN_FLIGHT));
@@ -163,26 +168,41 @@ async fn pack(
             packets.push(packet);
         }
         let (broker, reply_to) = (Arc::clone(&broker), address.borrow().clone());
-        let _counted = &metrics;
         shutdown.spawn(async move {
-            publish(&*broker, packets, reply_to).await;
+            // In an outage many waited in vain and were told so.
+            packets.retain(|packet| !packet.confirmed.is_closed());
+            if !packets.is_empty() {
+                let span = span_of(&packets);
+                publish(&*broker, packets, reply_to).instrument(span).await;
+            }
             drop(permit);
         });
     }
 }
 
+/// The span of one message: below the request of its submission, or linked with the requests of all of them.
+fn span_of(packets: &[Packet]) -> Span {
+    if let [one] = packets {
+        return tracing::info_span!(parent: &one.span, "publish", submissions = 1);
+    }
+    let span = tracing::info_span!(parent: None, "publish", submissions = packets.len());
+    if service::trace::is_recorded(&span) {
+        for packet in packets {
+            span.follows_from(&packet.span);
+        }
+    }
+    span
+}
+
 async fn publish(broker: &dyn Broker, packets: Vec<Packet>, reply_to: Option<ReplyTo>) {
-    let mut submissions = Vec::with_capacity(packets.len());
-    let mut confirms = Vec::with_capacity(packets.len());
-    let mut trace = None;
+    let (mut submissions, mut confirms) = (Vec::with_capacity(packets.len()), Vec::with_capacity(packets.len()));
     for packet in packets {
-        trace = trace.or(packet.trace);
         submissions.push(packet.submission);
         confirms.push(packet.confirmed);
     }
-    let result = match Envelope::new(Submissions { submissions }, trace).to_bytes() {
+    let result = match Envelope::new(Submissions { submissions }, crate::trace::current()).to_bytes() {
         Ok(bytes) => {
-            let message = Message::persistent(bytes).reply_to(reply_to).traced();
+            let message = Message::persistent(bytes).reply_to(reply_to);
             broker.publish(Queue::Submissions, message, CONFIRM_WITHIN).await.map_err(|error| {
                 tracing::warn!(%error, "submissions are not confirmed");
                 error.may_have_been_taken()
@@ -220,3 +240,7 @@ async fn deliver(mut inbox: Inbox, replies: Replies, shutdown: Shutdown) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "submit_tests.rs"]
+mod tests;

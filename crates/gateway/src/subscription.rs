@@ -9,6 +9,7 @@ use protocol::{
 };
 use service::Problem;
 use tokio::sync::watch;
+use tracing::{Instrument as _, Span};
 
 use crate::{
     executions, failure,
@@ -34,12 +35,24 @@ pub(crate) struct Subscription {
     replayed: bool,
     registered: bool,
     misses: usize,
+    /// The request that watches: its stream is read long after its handler has returned.
+    span: Span,
 }
 
 impl Subscription {
     pub(crate) fn new(hub: Arc<Hub>, stream: Arc<Stream>, subject: Subject, after: Sequence) -> Self {
         let changed = stream.changed.subscribe();
-        Self { hub, stream, changed, subject, after, replayed: false, registered: false, misses: 0 }
+        Self {
+            hub,
+            stream,
+            changed,
+            subject,
+            after,
+            replayed: false,
+            registered: false,
+            misses: 0,
+            span: Span::current(),
+        }
     }
 
     /// The next events; none when nothing will ever come. Waits for as long as it takes.
@@ -97,7 +110,7 @@ impl Subscription {
         if let Err(error) = self.hub.bindings.bind(&topic).await {
             tracing::debug!(%error, "live events are not heard yet");
         }
-        if let Err(error) = self.hub.watch_too(self.subject.execution_id).await {
+        if let Err(error) = self.hub.watch_too(self.subject.execution_id).instrument(self.span.clone()).await {
             tracing::debug!(%error, "the leader does not know what is watched");
             self.hub.watch_now.notify_one();
         }
@@ -105,7 +118,7 @@ impl Subscription {
     }
 
     async fn read(&self) -> Result<EventPage, Problem> {
-        read(&self.hub, &self.subject, self.after).await
+        read(&self.hub, &self.subject, self.after).instrument(self.span.clone()).await
     }
 
     /// Looks a missing event up: at once, then after growing waits.

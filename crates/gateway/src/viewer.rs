@@ -4,7 +4,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use actix_web::web;
 use bytes::{BufMut as _, Bytes, BytesMut};
-use domain::{EventRecord, Sequence};
+use domain::{EventRecord, ExecutionId, Sequence};
 use futures::{Stream, stream};
 use protocol::{
     read::{EventPage, Found, QUEUE_PATH, Subject},
@@ -161,7 +161,7 @@ impl Viewer {
     fn show(&mut self, events: &[Arc<EventRecord>]) -> Bytes {
         let mut bytes = BytesMut::new();
         for event in events {
-            write(&mut bytes, event);
+            write(&mut bytes, event, self.subject.execution_id);
             self.over |= event.is_terminal();
             self.queued &= event.name == "execution.queued";
             self.position = event.sequence;
@@ -208,10 +208,10 @@ fn comment(text: &str) -> Bytes {
 }
 
 /// One event. Its data is one line: JSON escapes line ends.
-fn write(bytes: &mut BytesMut, event: &EventRecord) {
+fn write(bytes: &mut BytesMut, event: &EventRecord, execution: ExecutionId) {
     bytes.put_slice(format!("id: {}\nevent: ", event.sequence.0).as_bytes());
     bytes.put_slice(event.name.as_bytes());
     bytes.put_slice(b"\ndata: ");
-    bytes.put_slice(event.data.get().as_bytes());
+    bytes.put_slice(event.data(execution).as_bytes());
     bytes.put_slice(b"\n\n");
 }

@@ -1,9 +1,9 @@
-//! The folder of a server: locked by its owner, cleaned up after one that was killed.
+//! A folder of one owner, such as the folder of a server: locked by its owner, cleaned up after one that was killed.
 
 use crate::{
     InstanceError,
     error::os,
-    process::{end_all_in, mark_of},
+    leftovers::{MARK, Reach, end_all_in, kill_all_in},
 };
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
@@ -15,14 +15,38 @@ use std::{
 
 /// A folder that belongs to this process for as long as the value lives.
 #[derive(Debug)]
-pub(crate) struct Folder {
+pub struct Folder {
     path: PathBuf,
     temporary: bool,
     _lock: Flock<File>,
 }
 
 impl Folder {
-    /// The given folder, made if need be; without one, a temporary folder that vanishes with the value.
+    /// The given folder, made if need be.
+    ///
+    /// # Errors
+    /// [`InstanceError::InUse`] when another living process owns it.
+    pub fn own(path: &Path) -> Result<Self, InstanceError> {
+        Self::persistent(path)
+    }
+
+    /// A new folder that vanishes with the value. When this process is killed, the next [`reap`] removes it, and ends what
+    /// is [marked](Self::mark) with it or with a folder below it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn temporary(kind: &str) -> Result<Self, InstanceError> {
+        let base = base()?;
+        // Nobody may clean up between the making of the folder and its lock.
+        let _making = lock(&base, FlockArg::LockExclusive)?;
+        let random: String = uuid::Uuid::new_v4().simple().to_string().chars().take(10).collect();
+        let path = base.join(format!("{kind}-{random}"));
+        make(&path, 0o755)?;
+        let lock = lock(&path, FlockArg::LockExclusiveNonblock)?.ok_or_else(|| InstanceError::InUse(path.clone()))?;
+        Ok(Self { path, temporary: true, _lock: lock })
+    }
+
+    /// The one or the other.
     pub(crate) fn open(path: Option<&Path>, kind: &str) -> Result<Self, InstanceError> {
         match path {
             Some(path) => Self::persistent(path),
@@ -30,8 +54,21 @@ impl Folder {
         }
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The environment variable that makes a process one of this folder's.
+    #[must_use]
+    pub fn mark(&self) -> (&'static str, &Path) {
+        (MARK, &self.path)
+    }
+
+    /// Kills the processes with this folder's mark: we hold the lock, so whoever started them is dead, or they are ours.
+    pub fn kill_marked(&self) {
+        kill_all_in(&self.path, Reach::Here);
     }
 
     pub(crate) fn is_temporary(&self) -> bool {
@@ -43,17 +80,6 @@ impl Folder {
         let path = path.canonicalize().map_err(os(format!("find {}", path.display())))?;
         let lock = lock(&path, FlockArg::LockExclusiveNonblock)?.ok_or_else(|| InstanceError::InUse(path.clone()))?;
         Ok(Self { path, temporary: false, _lock: lock })
-    }
-
-    fn temporary(kind: &str) -> Result<Self, InstanceError> {
-        let base = base()?;
-        // Nobody may clean up between the making of the folder and its lock.
-        let _making = lock(&base, FlockArg::LockExclusive)?;
-        let random: String = uuid::Uuid::new_v4().simple().to_string().chars().take(10).collect();
-        let path = base.join(format!("{kind}-{random}"));
-        make(&path, 0o755)?;
-        let lock = lock(&path, FlockArg::LockExclusiveNonblock)?.ok_or_else(|| InstanceError::InUse(path.clone()))?;
-        Ok(Self { path, temporary: true, _lock: lock })
     }
 }
 
@@ -67,7 +93,7 @@ impl Drop for Folder {
     }
 }
 
-/// Stops the servers and removes the temporary folders whose owners are dead. Those of living owners are not touched.
+/// Ends the processes and removes the temporary folders whose owners are dead. Those of living owners are not touched.
 /// Returns how many there were.
 ///
 /// # Errors
@@ -81,8 +107,9 @@ pub fn reap() -> Result<usize, InstanceError> {
         if !path.is_dir() {
             continue;
         }
-        let Some(_ours) = lock(&path, FlockArg::LockExclusiveNonblock)? else { continue };
-        end_all_in(&mark_of(&path));
+        // One that vanished meanwhile, or cannot be opened, must not keep the others from being looked at.
+        let Ok(Some(_ours)) = lock(&path, FlockArg::LockExclusiveNonblock) else { continue };
+        end_all_in(&path, Reach::Below);
         if fs::remove_dir_all(&path).is_ok() {
             reaped += 1;
         }

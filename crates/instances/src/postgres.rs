@@ -4,6 +4,8 @@ use crate::{
     InstanceError,
     error::os,
     folder::Folder,
+    ports::free_port,
+    postmaster::{kill_servers_on, named_in, servers_on},
     process::{Process, run, tail, wait_until},
     user::RunAs,
 };
@@ -11,7 +13,6 @@ use nix::sys::signal::Signal;
 use std::{
     ffi::OsStr,
     fs::{self, Permissions},
-    net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
@@ -79,10 +80,10 @@ impl PrivatePostgres {
             process: None,
             folder,
         };
+        this.stop_leftover();
         if !this.data().join("PG_VERSION").exists() {
             this.initdb()?;
         }
-        this.stop_leftover();
         this.start_again().await?;
         this.set_password()?;
         Ok(this)
@@ -100,6 +101,13 @@ impl PrivatePostgres {
     pub fn tcp_url(&self, database: &str) -> Option<String> {
         let password = self.password.as_ref()?;
         Some(format!("postgres://{SUPERUSER}:{password}@127.0.0.1:{}/{database}", self.port))
+    }
+
+    /// Its folder: what is [marked](Folder::mark) with it ends when this process was killed and its folder is
+    /// [reaped](crate::reap).
+    #[must_use]
+    pub const fn folder(&self) -> &Folder {
+        &self.folder
     }
 
     /// The process id, while it runs.
@@ -137,6 +145,7 @@ impl PrivatePostgres {
     /// [`InstanceError`].
     pub async fn start_again(&mut self) -> Result<(), InstanceError> {
         self.kill9();
+        self.stop_leftover();
         let log = self.log();
         let until = tokio::time::Instant::now() + READY_WITHIN;
         loop {
@@ -170,35 +179,45 @@ impl PrivatePostgres {
         Ok(!ended)
     }
 
+    /// Made elsewhere and then given its name: a cluster that is half made must not be taken for one, also after a kill.
     fn initdb(&self) -> Result<(), InstanceError> {
-        let data = self.data();
-        fs::create_dir_all(&data).map_err(os(format!("make {}", data.display())))?;
-        fs::set_permissions(&data, Permissions::from_mode(0o700)).map_err(os("close the data folder to others"))?;
-        self.run_as.own(&data)?;
+        let (draft, data) = (self.folder.path().join("data.draft"), self.data());
+        let _ = fs::remove_dir_all(&draft);
+        fs::create_dir_all(&draft).map_err(os(format!("make {}", draft.display())))?;
+        fs::set_permissions(&draft, Permissions::from_mode(0o700)).map_err(os("close the data folder to others"))?;
+        self.run_as.own(&draft)?;
         let mut command = self.program("initdb");
-        command.arg("-D").arg(&data).args(["-U", SUPERUSER, "-E", "UTF8", "--locale=C", "--no-sync"]);
+        command.arg("-D").arg(&draft).args(["-U", SUPERUSER, "-E", "UTF8", "--locale=C", "--no-sync"]);
         command.args(["--auth-local=trust", "--auth-host=scram-sha-256"]);
-        let made = run("initdb", command);
-        if made.is_err() {
-            // A cluster that is half made must not be taken for one.
-            let _ = fs::remove_dir_all(&data);
-        }
-        made
+        run("initdb", command)?;
+        // An empty folder of this name does not hinder; one with something in it is not ours to remove.
+        fs::rename(&draft, &data).map_err(os(format!("rename {} to {}", draft.display(), data.display())))
     }
 
     /// We hold the lock, so whoever started a server that still runs on this data is dead.
     fn stop_leftover(&self) {
-        if !self.data().join("postmaster.pid").exists() {
-            return;
+        let pid_file = self.data().join("postmaster.pid");
+        let running = servers_on(&self.data());
+        // Where the system does not tell, `pg_ctl` has to trust the file.
+        let postmaster = named_in(&pid_file).filter(|pid| running.as_ref().is_none_or(|all| all.contains(pid)));
+        if postmaster.is_some() && self.stop_by_control() {
+            tracing::info!("stopped the Postgres of a run that was killed");
         }
-        for mode in ["fast", "immediate"] {
+        // Starting up, or setting up a cluster: it has no pid file yet.
+        self.folder.kill_marked();
+        if running.is_some() {
+            kill_servers_on(&self.data());
+            // Now it names nobody, or somebody else, whom Postgres would take for a server that runs.
+            let _ = fs::remove_file(&pid_file);
+        }
+    }
+
+    fn stop_by_control(&self) -> bool {
+        ["fast", "immediate"].into_iter().any(|mode| {
             let mut command = self.program("pg_ctl");
             command.arg("stop").arg("-D").arg(self.data()).args(["-m", mode, "-w", "-t", "10"]);
-            if run("pg_ctl", command).is_ok() {
-                tracing::info!("stopped the Postgres of a run that was killed");
-                return;
-            }
-        }
+            run("pg_ctl", command).is_ok()
+        })
     }
 
     /// A new password at every start, over the socket, which is open to us only.
@@ -220,8 +239,9 @@ impl PrivatePostgres {
     fn program(&self, name: &str) -> Command {
         let mut command = Command::new(self.bin.join(name));
         self.run_as.apply(&mut command);
-        // Our own folder may be closed to the user it runs as.
-        command.current_dir("/");
+        let (mark, folder) = self.folder.mark();
+        // Our own working folder may be closed to the user it runs as.
+        command.env(mark, folder).current_dir("/");
         command
     }
 
@@ -268,11 +288,6 @@ fn sockets(folder: &Path, run_as: &RunAs) -> Result<PathBuf, InstanceError> {
     fs::set_permissions(&sockets, Permissions::from_mode(0o700)).map_err(os("close the socket folder to others"))?;
     run_as.own(&sockets)?;
     Ok(sockets)
-}
-
-pub(crate) fn free_port() -> Result<u16, InstanceError> {
-    let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    Ok(address.map_err(os("find a free port"))?.port())
 }
 
 fn find_bin(configured: Option<&Path>) -> Result<PathBuf, InstanceError> {

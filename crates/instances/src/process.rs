@@ -1,6 +1,6 @@
-//! Child processes in groups of their own, and finding those of a dead parent.
+//! Child processes in groups of their own.
 
-use crate::{InstanceError, error::os};
+use crate::{InstanceError, error::os, leftovers::MARK};
 use nix::{
     sys::signal::{Signal, kill, killpg},
     unistd::Pid,
@@ -18,8 +18,6 @@ use tokio::time::{Instant, sleep};
 const POLL: Duration = Duration::from_millis(10);
 /// How much of a log is shown in an error, in bytes.
 const TAIL: usize = 2_000;
-/// The variable by which the processes of a folder are found.
-const MARK: &str = "LEKHIKA_INSTANCE";
 
 /// A server process and its children, in a process group of their own: Ctrl-C reaches us first, then we stop it.
 #[derive(Debug)]
@@ -141,42 +139,6 @@ pub(crate) fn tail(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let from = text.len().saturating_sub(TAIL);
     String::from_utf8_lossy(text.get(from..).unwrap_or_default()).into_owned()
-}
-
-/// What the environment of every process started for this folder contains.
-pub(crate) fn mark_of(folder: &Path) -> String {
-    format!("{MARK}={}", folder.display())
-}
-
-/// Kills every process with this mark. Its owner must be known to be dead, or to be us.
-pub(crate) fn kill_all_in(mark: &str) {
-    for pid in marked(mark) {
-        let _ = kill(pid, Signal::SIGKILL);
-    }
-}
-
-/// As [`kill_all_in`], but lets them release what the kernel would keep (Postgres: shared memory) if they do it quickly.
-pub(crate) fn end_all_in(mark: &str) {
-    for pid in marked(mark) {
-        let _ = kill(pid, Signal::SIGQUIT);
-    }
-    for _ in 0..50 {
-        if marked(mark).is_empty() {
-            return;
-        }
-        std::thread::sleep(POLL);
-    }
-    kill_all_in(mark);
-}
-
-fn marked(mark: &str) -> Vec<Pid> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbered = processes.filter_map(|entry| Some((entry.file_name().to_str()?.parse::<i32>().ok()?, entry.path())));
-    let ours = numbered.filter(|(_, path)| {
-        let environment = fs::read(path.join("environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
-    });
-    ours.map(|(pid, _)| Pid::from_raw(pid)).collect()
 }
 
 fn as_pid(pid: u32) -> Option<Pid> {

@@ -7,8 +7,8 @@ use crate::{
     InstanceError,
     error::os,
     folder::Folder,
-    postgres::free_port,
-    process::{Process, kill_all_in, mark_of, search_path, tail, wait_until},
+    ports::{free_port, is_free},
+    process::{Process, search_path, tail, wait_until},
     user::RunAs,
 };
 use nix::sys::signal::Signal;
@@ -28,6 +28,11 @@ use tokio::{
 const READY_WITHIN: Duration = Duration::from_secs(90);
 /// An orderly stop closes connections and writes queues.
 const STOPPED_WITHIN: Duration = Duration::from_secs(30);
+/// How often ports are drawn before a start fails.
+const DRAWS: usize = 5;
+/// The same at every start, because the data belongs to the node of this name. Names are known to a port mapper, and each
+/// node has its own, so equal names of different folders do not meet.
+const NODE_NAME: &str = "lekhika@localhost";
 /// What AMQP 0-9-1 clients say first.
 const PROTOCOL_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
 /// Two schedulers that do not spin, because a private node shares the machine. No input: see `RABBITMQ_ALLOW_INPUT`.
@@ -61,21 +66,44 @@ struct Ports {
     mapper: u16,
 }
 
+impl Ports {
+    fn draw() -> Result<Self, InstanceError> {
+        Ok(Self { amqp: free_port()?, distribution: free_port()?, mapper: free_port()? })
+    }
+
+    fn are_free(self) -> bool {
+        [self.amqp, self.distribution, self.mapper].into_iter().all(is_free)
+    }
+}
+
 impl PrivateRabbit {
     /// Starts a node. It takes connections when this returns.
     ///
     /// # Errors
     /// [`InstanceError`].
     pub async fn start(options: RabbitOptions) -> Result<Self, InstanceError> {
+        Self::start_on(options, Ports::draw()?).await
+    }
+
+    async fn start_on(options: RabbitOptions, ports: Ports) -> Result<Self, InstanceError> {
         let sbin = find_sbin(options.sbin.as_deref())?;
         let run_as = RunAs::unprivileged(&["rabbitmq", "nobody"])?;
         let folder = Folder::open(options.data_dir.as_deref(), "mq")?;
         run_as.check_reach(&folder.path().join("home"))?;
-        let ports = Ports { amqp: free_port()?, distribution: free_port()?, mapper: free_port()? };
         let mut this = Self { sbin, run_as, ports, node: None, mapper: None, folder };
         // We hold the lock: what still runs here belongs to a run that was killed.
-        kill_all_in(&mark_of(this.folder.path()));
+        this.folder.kill_marked();
         this.lay_out()?;
+        for _ in 1..DRAWS {
+            let Err(error) = this.start_again().await else { return Ok(this) };
+            this.kill9();
+            // A port may have been free when it was drawn and taken when the node came to it.
+            if this.ports.are_free() {
+                return Err(error);
+            }
+            tracing::info!("a port of a private RabbitMQ was taken: drawing others");
+            this.ports = Ports::draw()?;
+        }
         this.start_again().await?;
         Ok(this)
     }
@@ -98,7 +126,7 @@ impl PrivateRabbit {
             process.kill();
         }
         // The Erlang machine starts helpers in groups of their own.
-        kill_all_in(&mark_of(self.folder.path()));
+        self.folder.kill_marked();
     }
 
     /// Stops it in an orderly way.
@@ -151,7 +179,7 @@ impl PrivateRabbit {
         let path = self.folder.path();
         let mut command = self.program(&self.sbin.join("rabbitmq-server"));
         command
-            .env("RABBITMQ_NODENAME", format!("lekhika{}@localhost", self.ports.amqp))
+            .env("RABBITMQ_NODENAME", NODE_NAME)
             .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_NODE_PORT", self.ports.amqp.to_string())
             .env("RABBITMQ_DIST_PORT", self.ports.distribution.to_string())
@@ -240,4 +268,20 @@ fn installed() -> Vec<PathBuf> {
     found.reverse();
     found.push(PathBuf::from("/opt/homebrew/opt/rabbitmq/sbin"));
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::free_listener;
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_meanwhile_is_drawn_again() {
+        let taken = free_listener().unwrap();
+        let amqp = taken.local_addr().unwrap().port();
+
+        let rabbit = PrivateRabbit::start_on(RabbitOptions::default(), Ports { amqp, ..Ports::draw().unwrap() });
+
+        assert!(!rabbit.await.unwrap().url().contains(&format!(":{amqp}/")));
+    }
 }

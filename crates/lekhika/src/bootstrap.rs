@@ -1,13 +1,18 @@
 //! What a new platform needs before anybody can use it: a level, a user, the sample engines, a key. All through the admin
 //! listener, as an operator would.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use rand::RngExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use crate::refusal::{self, Refusal};
 
 /// The engines that come with the binary, the sample first.
 pub const ENGINES: [&str; 3] = [
@@ -18,6 +23,9 @@ pub const ENGINES: [&str; 3] = [
 
 /// The input of the sample.
 pub const SAMPLE_INPUT: &str = include_str!("../../../examples/field-guide.json");
+
+/// How long a platform may take to answer its first request.
+const UP_WITHIN: Duration = Duration::from_secs(30);
 
 /// The secrets of a private platform, made once and kept in its data folder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -128,19 +136,10 @@ impl AdminClient {
         let response = response.with_context(|| format!("the admin listener at {} cannot be reached", self.base))?;
         let status = response.status();
         let body = response.bytes().await?;
-        let value: Value = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body)? };
-        if status.is_success() {
-            return Ok(value);
+        if !status.is_success() {
+            return Err(Refusal::of(status, &body).into());
         }
-        let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();
-        let fields = value.get("errors").and_then(Value::as_array).into_iter().flatten();
-        let fields: String = fields
-            .map(|field| {
-                let text = |name: &str| field.get(name).and_then(Value::as_str).unwrap_or_default();
-                format!("\n  {}: {}", text("pointer"), text("detail"))
-            })
-            .collect();
-        bail!("{} ({}): {}{fields}", status.as_u16(), text("code"), text("detail"))
+        Ok(if body.is_empty() { Value::Null } else { serde_json::from_slice(&body)? })
     }
 }
 
@@ -151,6 +150,23 @@ pub struct Demo {
     pub engine_id: String,
     /// A key that is bound to no engine: shown once.
     pub api_key: SecretString,
+}
+
+/// [`demo`], as soon as the platform answers: the leader needs a moment to be elected. What it refuses for good is not
+/// asked again.
+///
+/// # Errors
+/// As [`demo`].
+pub async fn demo_when_up(admin: &AdminClient, folder: &Path, model: Option<&str>) -> anyhow::Result<Demo> {
+    let deadline = Instant::now() + UP_WITHIN;
+    loop {
+        match demo(admin, folder, model).await {
+            Ok(demo) => return Ok(demo),
+            Err(error) if refusal::is_permanent(&error) => return Err(error.context("the platform cannot be set up")),
+            Err(error) if Instant::now() >= deadline => return Err(error.context("the platform does not come up")),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
 }
 
 /// Makes the demo level (no limits), its user, the sample engines and a new key; ends the key of the last start.
@@ -172,12 +188,77 @@ pub async fn demo(admin: &AdminClient, folder: &Path, model: Option<&str>) -> an
     }
     let last = folder.join("demo-key-id");
     if let Ok(id) = std::fs::read_to_string(&last) {
+        let revoked = admin.post(&format!("/keys/{}/revoke", id.trim()), &json!({})).await;
         // It may be gone already: what matters is that it does not live.
-        drop(admin.post(&format!("/keys/{}/revoke", id.trim()), &json!({})).await);
+        let gone = |error: &anyhow::Error| error.downcast_ref().is_some_and(Refusal::is_not_found);
+        if let Err(error) = revoked
+            && !gone(&error)
+        {
+            return Err(error.context("the key of the last start cannot be ended"));
+        }
     }
     let key = admin.post("/keys", &json!({ "userId": user, "name": "demo" })).await?;
     let text = |name: &str| key.get(name).and_then(Value::as_str).map(str::to_owned).context("a key has an id");
     write_private(&last, &text("id")?)?;
     let engine_id = engines.first().and_then(Value::as_str).context("there is a sample engine")?.to_owned();
     Ok(Demo { engine_id, api_key: text("key")?.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::stub::Stub;
+
+    async fn platform() -> (Stub, AdminClient, tempfile::TempDir) {
+        let stub = Stub::start().await;
+        let admin = AdminClient::new(&stub.url(), "token".to_owned().into()).unwrap();
+        (stub, admin, tempfile::tempdir().unwrap())
+    }
+
+    /// Everything up to the revocation, which is answered with `revoked`; then the new key, if it is asked for.
+    async fn set_up(stub: &Stub, revoked: (&str, &str)) {
+        stub.answer("200 OK", "{}").await;
+        stub.answer("200 OK", r#"{"id":"usr_1"}"#).await;
+        for _ in ENGINES {
+            stub.answer("200 OK", r#"{"engineId":"eng_1"}"#).await;
+            stub.answer("204 No Content", "").await;
+        }
+        let request = stub.answer(revoked.0, revoked.1).await;
+        assert!(request.starts_with("POST /admin/v1/keys/key_last/revoke "), "{request}");
+        stub.answer("200 OK", r#"{"id":"key_new","key":"secret"}"#).await;
+    }
+
+    #[tokio::test]
+    async fn a_key_of_the_last_start_that_may_live_on_is_an_error_and_one_that_is_gone_is_none() {
+        for (status, body, fine) in [
+            ("204 No Content", "", true),
+            ("404 Not Found", r#"{"code":"not_found"}"#, true),
+            ("503 Service Unavailable", r#"{"code":"unavailable"}"#, false),
+        ] {
+            let (stub, admin, folder) = platform().await;
+            let last = folder.path().join("demo-key-id");
+            std::fs::write(&last, "key_last").unwrap();
+
+            let made = tokio::select! {
+                made = demo(&admin, folder.path(), None) => made,
+                () = async { set_up(&stub, (status, body)).await; std::future::pending().await } => unreachable!(),
+            };
+
+            assert_eq!(made.is_ok(), fine, "{status}: {made:?}");
+            assert_eq!(std::fs::read_to_string(last).unwrap(), if fine { "key_new" } else { "key_last" });
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_for_good_is_not_asked_for_half_a_minute() {
+        let (stub, admin, folder) = platform().await;
+        let away = async {
+            stub.answer("503 Service Unavailable", r#"{"code":"unavailable"}"#).await;
+            stub.answer("403 Forbidden", r#"{"code":"forbidden","detail":"not with this token"}"#).await;
+        };
+
+        let ((), made) = tokio::join!(away, demo_when_up(&admin, folder.path(), None));
+
+        assert!(format!("{:#}", made.unwrap_err()).contains("403 (forbidden): not with this token"));
+    }
 }

@@ -1,6 +1,7 @@
 //! Who answers which command.
 
 use anyhow::Context as _;
+use nix::sys::signal::Signal;
 
 use crate::{
     cli::{Arguments, ClientArguments, Command},
@@ -13,6 +14,7 @@ use crate::{
 /// # Errors
 /// Whatever a person has to know; the message is complete.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    end_with_owner(&arguments.command);
     match arguments.command {
         Command::Dev(arguments) => dev::run(arguments).await,
         Command::Stack(arguments) => stack::run(arguments).await,
@@ -33,6 +35,17 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Stop { id, client } => client::stop(&connect(&client)?, &id).await,
         Command::Flow { command } => flow::run(command).await,
         Command::Admin { admin, command } => operator::run(&admin, command).await,
+    }
+}
+
+/// Services that a stack started die with it; a whole platform that a test started ends in order.
+fn end_with_owner(command: &Command) {
+    match command {
+        Command::Dev(_) | Command::Stack(_) => instances::end_with_parent(Signal::SIGTERM),
+        Command::Gateway | Command::Status | Command::Executor | Command::Simulator(_) => {
+            instances::end_with_parent(Signal::SIGKILL);
+        }
+        _ => {}
     }
 }
 

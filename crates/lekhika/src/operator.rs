@@ -30,7 +30,7 @@ pub async fn run(arguments: &AdminArguments, command: AdminCommand) -> anyhow::R
 
 fn token(role: RoleArgument, hours: u32) -> anyhow::Result<()> {
     let environment = Environment::from_process();
-    let secret = environment.secret("LEKHIKA_ADMIN_SECRET")?;
+    let secret = environment.long_secret("LEKHIKA_ADMIN_SECRET")?;
     let role = match role {
         RoleArgument::Owner => Role::Owner,
         RoleArgument::Admin => Role::Admin,

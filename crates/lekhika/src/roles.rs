@@ -7,7 +7,7 @@ use broker::{AmqpBroker, AmqpConfig, Broker};
 use providers::simulator::SimulatorConfig;
 use secrecy::ExposeSecret as _;
 use service::{
-    Clock, Environment, Shutdown, SystemClock,
+    Clock, ConfigError, Environment, Shutdown, SystemClock,
     telemetry::{self, TelemetryConfig},
 };
 
@@ -22,8 +22,10 @@ const GRACE: Duration = Duration::from_secs(10);
 /// When its configuration is wrong or an address is taken.
 pub async fn gateway() -> anyhow::Result<()> {
     let environment = Environment::from_process();
-    let process = Process::start("gateway", &environment, GRACE)?;
-    let config = gateway::GatewayConfig::from_environment(&environment)?;
+    let settings = Settings::read("gateway", &environment);
+    let config = gateway::GatewayConfig::from_environment(&environment);
+    environment.finish()?;
+    let (process, config) = (Process::start("gateway", &settings?, GRACE)?, config?);
     let handle = gateway::run(config, process.broker.clone(), process.clock.clone(), process.shutdown.clone())?;
     tracing::info!(public = %handle.public_address, admin = ?handle.admin_address, "gateway is up");
     process.end(GRACE).await;
@@ -36,8 +38,10 @@ pub async fn gateway() -> anyhow::Result<()> {
 /// When its configuration is wrong or its address is taken.
 pub async fn status() -> anyhow::Result<()> {
     let environment = Environment::from_process();
-    let process = Process::start("status", &environment, GRACE)?;
-    let config = status::StatusConfig::from_environment(&environment)?;
+    let settings = Settings::read("status", &environment);
+    let config = status::StatusConfig::from_environment(&environment);
+    environment.finish()?;
+    let (process, config) = (Process::start("status", &settings?, GRACE)?, config?);
     let handle = status::run(config, process.broker.clone(), process.clock.clone(), process.shutdown.clone())?;
     tracing::info!(address = %handle.address, "status is up");
     process.end(GRACE).await;
@@ -50,12 +54,15 @@ pub async fn status() -> anyhow::Result<()> {
 /// When its configuration is wrong.
 pub async fn executor() -> anyhow::Result<()> {
     let environment = Environment::from_process();
-    let grace = environment.duration_ms("LEKHIKA_DRAIN_GRACE_MS", Duration::from_secs(30));
-    let config = executor::ExecutorConfig::from_environment(&environment)?;
-    let process = Process::start("executor", &environment, grace.clone()?)?;
+    let settings = Settings::read("executor", &environment);
+    let config = executor::ExecutorConfig::from_environment(&environment);
+    environment.finish()?;
+    let config = config?;
+    let grace = config.drain_grace;
+    let process = Process::start("executor", &settings?, grace)?;
     executor::run(config, process.broker.clone(), process.clock.clone(), process.shutdown.clone())?;
     tracing::info!("executor is up");
-    process.end(grace?).await;
+    process.end(grace).await;
     Ok(())
 }
 
@@ -65,7 +72,7 @@ pub async fn executor() -> anyhow::Result<()> {
 /// When the database cannot be reached or a migration fails.
 pub async fn migrate(revert_all: bool) -> anyhow::Result<()> {
     let environment = Environment::from_process();
-    let url = environment.secret("LEKHIKA_DATABASE_URL")?;
+    let url = environment.secret_url("LEKHIKA_DATABASE_URL", &["postgres", "postgresql"])?;
     if revert_all {
         storage::revert_all(url.expose_secret()).await.context("the migrations cannot be undone")?;
         crate::client::say("every migration is undone");
@@ -94,6 +101,21 @@ pub async fn simulator(arguments: &SimulatorArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What every role of a process of its own is told. Read before its own configuration, and looked at after it: a person
+/// who sets variables wants to see all that are wrong.
+struct Settings {
+    telemetry: TelemetryConfig,
+    amqp: AmqpConfig,
+}
+
+impl Settings {
+    fn read(role: &str, environment: &Environment) -> Result<Self, ConfigError> {
+        let telemetry = TelemetryConfig::from_environment(environment);
+        let amqp = AmqpConfig::from_environment(environment, role);
+        Ok(Self { telemetry: telemetry?, amqp: amqp? })
+    }
+}
+
 /// What every role of a process of its own has.
 struct Process {
     shutdown: Shutdown,
@@ -103,11 +125,11 @@ struct Process {
 }
 
 impl Process {
-    fn start(role: &str, environment: &Environment, grace: Duration) -> anyhow::Result<Self> {
-        let telemetry = telemetry::init(role, &TelemetryConfig::from_environment(environment)?)?;
+    fn start(role: &str, settings: &Settings, grace: Duration) -> anyhow::Result<Self> {
+        let telemetry = telemetry::init(role, &settings.telemetry)?;
         let shutdown = Shutdown::new();
         shutdown.on_signals(grace)?;
-        let broker = Arc::new(AmqpBroker::start(&AmqpConfig::from_environment(environment, role)?)?);
+        let broker = Arc::new(AmqpBroker::start(&settings.amqp)?);
         Ok(Self { shutdown, broker, clock: Arc::new(SystemClock), telemetry })
     }
 

@@ -1,72 +1,74 @@
 //! `lekhika stack`: the distributed layout on one machine, on private Postgres and RabbitMQ. What dies is started again.
 
+mod member;
+mod plan;
+
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
-    process::Stdio,
+    pin::pin,
     time::Duration,
 };
 
 use anyhow::Context as _;
 use chrono::TimeDelta;
-use instances::{PostgresOptions, PrivatePostgres, PrivateRabbit, RabbitOptions};
+use instances::{Folder, PostgresOptions, PrivatePostgres, PrivateRabbit, RabbitOptions};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use service::{Clock as _, Environment, SystemClock};
-use tokio::process::{Child, Command};
 
 use crate::{
     bootstrap::{self, AdminClient, Demo, Secrets},
     cli::StackArguments,
     client::say,
-    dev::bootstrapped,
+    signals::Ends,
 };
+use member::Member;
+use plan::{Ground, Plan};
 
 /// How often children are looked at, and how long a dead one rests before it is started again.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const REST: Duration = Duration::from_secs(1);
-/// How long executors may drain when the stack ends.
-const DRAIN: Duration = Duration::from_secs(5);
+/// How long the processes may take until all of them are ready.
+const UP_WITHIN: Duration = Duration::from_secs(60);
 /// How long a process may take to end before it is killed.
 const END_WITHIN: Duration = Duration::from_secs(15);
+/// What says where everything is, for as long as it is there.
+const FILE: &str = "stack.json";
 
-/// Starts the layout, writes `stack.json`, and keeps it up until SIGTERM or SIGINT.
+/// Starts the layout, writes `stack.json`, and keeps it up until it is told to end. Told twice, it waits for nobody.
 ///
 /// # Errors
 /// When something cannot be started.
 pub async fn run(arguments: StackArguments) -> anyhow::Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let mut ends = Ends::listen()?;
+    let folder = Folder::own(&std::path::absolute(&arguments.data_dir)?)?;
+    // From here on the folder is ours: what it says of an earlier run, and what that left running, is over.
+    drop(std::fs::remove_file(folder.path().join(FILE)));
+    folder.kill_marked();
     let mut stack = tokio::select! {
-        stack = Stack::start(&arguments) => stack?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        stack = Stack::start(&arguments, folder) => stack?,
+        () = ends.next() => return Ok(()),
     };
-    say(&format!("ready: {}", stack.folder.join("stack.json").display()));
-    let ended = tokio::select! {
-        result = stack.keep_up(arguments.no_restart) => result,
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-    };
-    stack.stop().await;
-    ended
+    say(&format!("ready: {}", stack.folder.path().join(FILE).display()));
+    tokio::select! {
+        () = stack.keep_up(arguments.no_restart) => {}
+        () = ends.next() => {}
+    }
+    let mut stopping = pin!(stack.stop());
+    tokio::select! {
+        () = &mut stopping => {}
+        () = ends.next() => say("killing what has not ended"),
+    }
+    Ok(())
 }
 
-/// One process of ours.
-struct Member {
-    role: &'static str,
-    name: String,
-    arguments: Vec<String>,
-    environment: BTreeMap<String, String>,
-    child: Option<Child>,
-}
-
+/// In the order in which they are dropped when a start fails: who uses something goes before it.
 struct Stack {
-    folder: PathBuf,
-    postgres: PrivatePostgres,
-    rabbit: PrivateRabbit,
     members: Vec<Member>,
+    rabbit: PrivateRabbit,
+    postgres: PrivatePostgres,
     facts: Facts,
+    folder: Folder,
 }
 
 /// What `stack.json` says besides the processes.
@@ -80,17 +82,23 @@ struct Facts {
 }
 
 impl Stack {
-    async fn start(arguments: &StackArguments) -> anyhow::Result<Self> {
-        let folder = std::path::absolute(&arguments.data_dir)?;
-        std::fs::create_dir_all(folder.join("logs"))
-            .with_context(|| format!("`{}` cannot be made", folder.display()))?;
-        drop(std::fs::remove_file(folder.join("stack.json")));
+    async fn start(arguments: &StackArguments, folder: Folder) -> anyhow::Result<Self> {
+        let path = folder.path();
+        let logs = path.join("logs");
+        std::fs::create_dir_all(&logs).with_context(|| format!("`{}` cannot be made", logs.display()))?;
         let environment = Environment::from_process();
-        let secrets = Secrets::of(&folder)?;
-        let (postgres, rabbit) = servers(arguments, &environment, &folder).await?;
+        let secrets = Secrets::of(path)?;
+        let (postgres, rabbit) = servers(arguments, &environment, path).await?;
         let database_url = postgres.url("postgres");
         storage::migrate(&database_url).await.context("the database cannot be migrated")?;
-        let plan = Plan::new(arguments, &secrets, &folder, &database_url, &rabbit.url())?;
+        let plan = Plan::new(&Ground {
+            arguments,
+            environment: &environment,
+            secrets: &secrets,
+            folder: path,
+            database_url: &database_url,
+            amqp_url: &rabbit.url(),
+        })?;
         let token =
             admin::issue_token(&secrets.admin(), "stack", admin::Role::Owner, SystemClock.now(), TimeDelta::days(30))?;
         let facts = Facts {
@@ -101,88 +109,61 @@ impl Stack {
             database_url,
             demo: None,
         };
-        let mut stack = Self { folder, postgres, rabbit, members: plan.members, facts };
-        for at in 0..stack.members.len() {
-            stack.spawn(at)?;
+        let mut stack = Self { members: plan.members, rabbit, postgres, facts, folder };
+        for member in &mut stack.members {
+            member.spawn(&stack.folder)?;
         }
+        stack.ready().await?;
         let admin = AdminClient::new(&stack.facts.admin_url, SecretString::from(token))?;
-        stack.facts.demo = Some(bootstrapped(&admin, &stack.folder, None).await?);
-        stack.executors_are_up(&admin, arguments.executors.into()).await?;
+        stack.facts.demo = Some(bootstrap::demo_when_up(&admin, stack.folder.path(), None).await?);
         stack.write_file()?;
         Ok(stack)
     }
 
-    /// Ready means that work would run: every executor has renewed.
-    async fn executors_are_up(&self, admin: &AdminClient, wanted: usize) -> anyhow::Result<()> {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-        loop {
-            let seen = admin.get("/executors").await.ok();
-            let alive = seen.as_ref().and_then(|value| value.get("data")).and_then(Value::as_array).map_or(0, Vec::len);
-            if alive >= wanted {
-                return Ok(());
+    /// Ready means that work would run: every process says so of itself, so one of an earlier run is not counted.
+    async fn ready(&mut self) -> anyhow::Result<()> {
+        let http = service::http_client::build(&service::http_client::ClientConfig::default())?;
+        let deadline = tokio::time::Instant::now() + UP_WITHIN;
+        for member in &mut self.members {
+            while let Err(reason) = member.ready(&http).await {
+                let waiting = tokio::time::Instant::now() < deadline && !member.is_dead();
+                let (name, folder) = (&member.name, self.folder.path().display());
+                anyhow::ensure!(waiting, "{name} does not come up ({reason}); see {folder}/logs/{name}.log");
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            anyhow::ensure!(tokio::time::Instant::now() < deadline, "the executors do not come up");
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-    }
-
-    fn spawn(&mut self, at: usize) -> anyhow::Result<()> {
-        let Some(member) = self.members.get_mut(at) else { return Ok(()) };
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.folder.join(format!("logs/{}.log", member.name)))?;
-        let child = Command::new(std::env::current_exe()?)
-            .args(&member.arguments)
-            .envs(&member.environment)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            // Ctrl-C reaches this process first; it ends the others in order.
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("`{}` cannot be started", member.name))?;
-        member.child = Some(child);
         Ok(())
     }
 
-    /// Starts again what died, with its data.
-    async fn keep_up(&mut self, no_restart: bool) -> anyhow::Result<()> {
+    /// Starts again what died, with its data. What cannot be started now is tried again.
+    async fn keep_up(&mut self, no_restart: bool) {
+        if no_restart {
+            return std::future::pending().await;
+        }
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let dead: Vec<usize> = self
-                .members
-                .iter_mut()
-                .enumerate()
-                .filter_map(|(at, member)| {
-                    let ended = member.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))));
-                    ended.then_some(at)
-                })
-                .collect();
-            let servers = [self.postgres.pid(), self.rabbit.pid()];
-            let servers_dead = servers.map(|pid| pid.is_none_or(|pid| !is_alive(pid)));
-            if no_restart || (dead.is_empty() && servers_dead == [false, false]) {
+            let dead: Vec<usize> =
+                self.members.iter_mut().enumerate().filter_map(|(at, member)| member.is_dead().then_some(at)).collect();
+            let [postgres, rabbit] = [self.postgres.pid(), self.rabbit.pid()].map(|pid| !pid.is_some_and(is_alive));
+            if dead.is_empty() && !postgres && !rabbit {
                 continue;
             }
             tokio::time::sleep(REST).await;
-            if servers_dead[0] {
-                say("postgres died: starting it again");
-                self.postgres.kill9();
-                self.postgres.start_again().await?;
-            }
-            if servers_dead[1] {
-                say("rabbitmq died: starting it again");
-                self.rabbit.kill9();
-                self.rabbit.start_again().await?;
-            }
             for at in dead {
-                if let Some(member) = self.members.get(at) {
+                if let Some(member) = self.members.get_mut(at) {
                     say(&format!("{} died: starting it again", member.name));
+                    said(&member.name.clone(), member.spawn(&self.folder));
                 }
-                self.spawn(at)?;
             }
-            self.write_file()?;
+            if postgres {
+                say("postgres died: starting it again");
+                said("postgres", self.postgres.start_again().await);
+            }
+            if rabbit {
+                say("rabbitmq died: starting it again");
+                said("rabbitmq", self.rabbit.start_again().await);
+            }
+            said(FILE, self.write_file());
         }
     }
 
@@ -191,8 +172,9 @@ impl Stack {
             .members
             .iter()
             .map(|member| {
-                let pid = member.child.as_ref().and_then(Child::id);
-                json!({ "role": member.role, "name": member.name, "pid": pid })
+                json!({
+                    "role": member.role, "name": member.name, "pid": member.pid(), "internalUrl": member.internal_url,
+                })
             })
             .collect();
         processes.push(json!({ "role": "postgres", "name": "postgres", "pid": self.postgres.pid() }));
@@ -209,29 +191,31 @@ impl Stack {
             "databaseUrl": self.facts.database_url,
             "processes": processes,
         });
-        bootstrap::write_private(&self.folder.join("stack.json"), &format!("{file:#}\n"))
+        bootstrap::write_private(&self.folder.path().join(FILE), &format!("{file:#}\n"))
     }
 
     /// Executors first, so that they can still report; the servers last.
     async fn stop(mut self) {
+        drop(std::fs::remove_file(self.folder.path().join(FILE)));
         for role in ["executor", "gateway", "status", "simulator"] {
             for member in self.members.iter().filter(|member| member.role == role) {
-                if let Some(pid) = member.child.as_ref().and_then(Child::id) {
-                    signal(pid, nix::sys::signal::Signal::SIGTERM);
-                }
+                member.ask_to_end();
             }
             for member in self.members.iter_mut().filter(|member| member.role == role) {
-                if let Some(child) = &mut member.child
-                    && tokio::time::timeout(END_WITHIN, child.wait()).await.is_err()
-                {
-                    say(&format!("{} does not end: killing it", member.name));
-                    drop(child.kill().await);
+                if !member.ended_within(END_WITHIN).await {
+                    say(&format!("{} did not end: it was killed", member.name));
                 }
             }
         }
         self.rabbit.stop().await;
         self.postgres.stop().await;
-        drop(std::fs::remove_file(self.folder.join("stack.json")));
+    }
+}
+
+/// A failure now is not the end: the next look finds it dead, and tries again.
+fn said<E: Into<anyhow::Error>>(name: &str, started: Result<(), E>) {
+    if let Err(error) = started {
+        say(&format!("{name} failed: {:#}", error.into()));
     }
 }
 
@@ -256,102 +240,8 @@ async fn servers(
     Ok((postgres.context("Postgres cannot be started")?, rabbit.context("RabbitMQ cannot be started")?))
 }
 
-/// Which processes there are, and what each is told.
-struct Plan {
-    members: Vec<Member>,
-    public_urls: Vec<String>,
-    admin_url: String,
-    simulator_url: String,
-}
-
-impl Plan {
-    fn new(
-        arguments: &StackArguments,
-        secrets: &Secrets,
-        folder: &Path,
-        database_url: &str,
-        amqp_url: &str,
-    ) -> anyhow::Result<Self> {
-        let mut ports = Ports::default();
-        let simulator = ports.next()?;
-        let statuses: Vec<String> = (0..arguments.statuses).map(|_| ports.next()).collect::<anyhow::Result<_>>()?;
-        let status_urls = statuses.iter().map(|address| format!("http://{address}")).collect::<Vec<_>>().join(",");
-        let common = BTreeMap::from([
-            ("LEKHIKA_DATABASE_URL".to_owned(), database_url.to_owned()),
-            ("LEKHIKA_AMQP_URL".to_owned(), amqp_url.to_owned()),
-            ("LEKHIKA_SERVICE_SECRET".to_owned(), secrets.service().expose_secret().to_owned()),
-            ("LEKHIKA_KEY_PEPPER".to_owned(), secrets.key_pepper().expose_secret().to_owned()),
-            ("LEKHIKA_ADMIN_SECRET".to_owned(), secrets.admin().expose_secret().to_owned()),
-            ("LEKHIKA_LINK_SECRET".to_owned(), secrets.link().expose_secret().to_owned()),
-            ("LEKHIKA_OBJECT_STORE".to_owned(), format!("file://{}", folder.join("files").display())),
-            ("LEKHIKA_SIMULATOR_URL".to_owned(), format!("http://{simulator}")),
-            ("LEKHIKA_STATUS_URLS".to_owned(), status_urls),
-            ("LEKHIKA_SLOTS".to_owned(), arguments.slots.to_string()),
-            ("LEKHIKA_DRAIN_GRACE_MS".to_owned(), DRAIN.as_millis().to_string()),
-        ]);
-        let mut members = Vec::new();
-        let mut add = |role: &'static str, name: String, arguments: Vec<String>, own: Vec<(&str, String)>| {
-            let mut environment = common.clone();
-            environment.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
-            members.push(Member { role, name, arguments, environment, child: None });
-        };
-        let command = |role: &str| vec![role.to_owned()];
-        add(
-            "simulator",
-            "simulator".to_owned(),
-            vec!["simulator".into(), "--address".into(), simulator.clone()],
-            vec![],
-        );
-        for (number, address) in statuses.iter().enumerate() {
-            let own =
-                vec![("LEKHIKA_INTERNAL_ADDR", address.clone()), ("LEKHIKA_SELF_URL", format!("http://{address}"))];
-            add("status", format!("status-{}", number + 1), command("status"), own);
-        }
-        let (mut public_urls, mut admin_url) = (Vec::new(), String::new());
-        for number in 1..=arguments.gateways {
-            let (public, admin) = (ports.next()?, ports.next()?);
-            public_urls.push(format!("http://{public}"));
-            if number == 1 {
-                admin_url = format!("http://{admin}");
-            }
-            let own = vec![
-                ("LEKHIKA_PUBLIC_ADDR", public),
-                ("LEKHIKA_ADMIN_ADDR", admin),
-                ("LEKHIKA_INTERNAL_ADDR", ports.next()?),
-            ];
-            add("gateway", format!("gateway-{number}"), command("gateway"), own);
-        }
-        for number in 1..=arguments.executors {
-            let name = format!("executor-{number}");
-            let own = vec![("LEKHIKA_EXECUTOR_NAME", name.clone()), ("LEKHIKA_INTERNAL_ADDR", ports.next()?)];
-            add("executor", name, command("executor"), own);
-        }
-        Ok(Self { members, public_urls, admin_url, simulator_url: format!("http://{simulator}") })
-    }
-}
-
-/// Free ports, held until the plan is made, so that none is given twice.
-#[derive(Default)]
-struct Ports(Vec<std::net::TcpListener>);
-
-impl Ports {
-    fn next(&mut self) -> anyhow::Result<String> {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").context("no port is free")?;
-        let address = listener.local_addr()?.to_string();
-        self.0.push(listener);
-        Ok(address)
-    }
-}
-
 fn is_alive(pid: u32) -> bool {
     // A zombie of ours still has its entry: its state says that it is dead.
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
-}
-
-fn signal(pid: u32, signal: nix::sys::signal::Signal) {
-    if let Ok(pid) = i32::try_from(pid) {
-        // It may have ended by itself.
-        let _gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
-    }
 }

@@ -71,7 +71,7 @@ pub struct Grant {
     /// Units without an end which have text in the log: starting one of them writes `output.reset {offset: 0}` first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub open: Vec<UnitKey>,
-    /// The submitter's `traceparent`, which the run's span links.
+    /// The submitter's `traceparent`, whose trace the run continues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
 }

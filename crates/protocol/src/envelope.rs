@@ -30,9 +30,14 @@ pub struct Envelope<T> {
 /// A message that nobody of this release can read: it goes to the dead letters.
 #[derive(Debug, thiserror::Error)]
 pub enum UnreadableEnvelope {
-    /// Not JSON of the expected shape.
-    #[error("read a broker message")]
-    Malformed(#[source] serde_json::Error),
+    /// Not JSON of the expected shape. Where, but not serde's words: they quote what is in the message.
+    #[error("read a broker message: it does not fit at line {line}, column {column}")]
+    Malformed {
+        /// From 1; 0 when it is not known.
+        line: usize,
+        /// From 1; 0 when it is not known.
+        column: usize,
+    },
     /// Written by a newer release.
     #[error("read a broker message of schema version {0}")]
     Version(u32),
@@ -61,7 +66,26 @@ impl<T: DeserializeOwned> Envelope<T> {
     /// # Errors
     /// [`UnreadableEnvelope`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, UnreadableEnvelope> {
-        let envelope: Self = serde_json::from_slice(bytes).map_err(UnreadableEnvelope::Malformed)?;
+        let envelope: Self = serde_json::from_slice(bytes)
+            .map_err(|error| UnreadableEnvelope::Malformed { line: error.line(), column: error.column() })?;
         if envelope.v > VERSION { Err(UnreadableEnvelope::Version(envelope.v)) } else { Ok(envelope) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreadable_message_is_described_without_its_content() {
+        let error = Envelope::<u32>::from_bytes(br#"{"v": 1, "body": "a private prompt"}"#).unwrap_err();
+
+        let mut told = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            told.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        assert_eq!(told, "read a broker message: it does not fit at line 1, column 35");
     }
 }

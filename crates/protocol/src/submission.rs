@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
+use crate::TraceContext;
+
 /// The message on `submissions`: under load several ride together.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Submissions {
@@ -55,6 +57,9 @@ pub struct Submission {
     /// Present for a restart or a resume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
+    /// The request that submitted it: its neighbours in the message are others'.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
 }
 
 /// The client's Idempotency-Key. Its scope is the owner and the route.

@@ -2,19 +2,32 @@
 
 use parking_lot::Mutex;
 use secrecy::SecretString;
-use std::{collections::BTreeMap, fmt::Display, net::SocketAddr, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Display,
+    net::SocketAddr,
+    ops::{Bound, RangeBounds},
+    str::FromStr,
+    time::Duration,
+};
+use url::Url;
+
+/// The shortest secret accepted where one signs or hashes, in bytes: the length of the HMAC.
+pub const SECRET_MIN: usize = 32;
 
 /// The environment of the process, or a map that stands for it. An empty value counts as not set.
 ///
 /// Each getter returns its own error and remembers it, so that [`finish`](Self::finish) can name all of them:
 /// ```ignore
 /// fn config(environment: &Environment) -> Result<Config, ConfigError> {
-///     let url = environment.required("LEKHIKA_STATUS_URL");
-///     let port = environment.parsed_or("LEKHIKA_PUBLIC_PORT", 8080);
+///     let urls = environment.urls("LEKHIKA_STATUS_URLS");
+///     let slots = environment.parsed_or("LEKHIKA_SLOTS", 8);
 ///     environment.finish()?;
-///     Ok(Config { url: url?, port: port? })
+///     Ok(Config { urls: urls?, slots: slots? })
 /// }
 /// ```
+/// A process that reads several configurations reads all of them before it looks at the first result, and then takes the
+/// one list of [`finish`](Self::finish).
 #[derive(Debug, Default)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
@@ -25,7 +38,7 @@ pub struct Environment {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .problems.join("; "))]
 pub struct ConfigError {
-    /// Like `missing LEKHIKA_X` or ``LEKHIKA_Y: `abc` is not a number``.
+    /// Like `missing LEKHIKA_STATUS_URLS` or ``LEKHIKA_SLOTS: `abc` is not a number``.
     pub problems: Vec<String>,
 }
 
@@ -41,6 +54,11 @@ impl Environment {
     pub fn of<K: Into<String>, V: Into<String>>(variables: impl IntoIterator<Item = (K, V)>) -> Self {
         let variables = variables.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
         Self { variables, problems: Mutex::default() }
+    }
+
+    /// The names of all variables, with or without a value.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.variables.keys().map(String::as_str)
     }
 
     /// The value of a variable, if it is set.
@@ -97,6 +115,62 @@ impl Environment {
         Ok(self.optional_parsed(name)?.map_or(default, Duration::from_millis))
     }
 
+    /// A number within bounds, or a default.
+    ///
+    /// # Errors
+    /// When it is set and is no such number.
+    pub fn within<T>(&self, name: &str, default: T, bounds: impl RangeBounds<T>) -> Result<T, ConfigError>
+    where
+        T: FromStr<Err: Display> + PartialOrd + Display + Copy,
+    {
+        let value = self.parsed_or(name, default)?;
+        if bounds.contains(&value) {
+            return Ok(value);
+        }
+        let bound = |bound: Bound<&T>| match bound {
+            Bound::Included(n) | Bound::Excluded(n) => n.to_string(),
+            Bound::Unbounded => "any".to_owned(),
+        };
+        let (from, to) = (bound(bounds.start_bound()), bound(bounds.end_bound()));
+        Err(self.problem(format!("{name}: {value} is not between {from} and {to}")))
+    }
+
+    /// The base URL of an HTTP server, without the slash at its end, if it is set.
+    ///
+    /// # Errors
+    /// When it is set and is not such a URL.
+    pub fn url(&self, name: &str) -> Result<Option<String>, ConfigError> {
+        self.optional(name).map(|value| self.base_url(name, &value)).transpose()
+    }
+
+    /// Base URLs of HTTP servers, separated by commas; at least one.
+    ///
+    /// # Errors
+    /// When it is missing or one of them is not such a URL.
+    pub fn urls(&self, name: &str) -> Result<Vec<String>, ConfigError> {
+        let values = self.list(name);
+        if values.is_empty() {
+            return Err(self.problem(format!("missing {name}")));
+        }
+        values.iter().map(|value| self.base_url(name, value)).collect()
+    }
+
+    fn base_url(&self, name: &str, value: &str) -> Result<String, ConfigError> {
+        let is_base = |url: &Url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && url.query().is_none()
+                && url.fragment().is_none()
+                && url.username().is_empty()
+                && url.password().is_none()
+        };
+        match Url::parse(value) {
+            Ok(url) if is_base(&url) => Ok(value.trim_end_matches('/').to_owned()),
+            // Not the value: a URL may carry a password where none belongs.
+            _ => Err(self.problem(format!("{name}: it has to be a base URL such as http://host:port"))),
+        }
+    }
+
     /// A list separated by commas; empty when not set.
     #[must_use]
     pub fn list(&self, name: &str) -> Vec<String> {
@@ -112,6 +186,42 @@ impl Environment {
         self.required(name).map(SecretString::from)
     }
 
+    /// A secret that must be set and have at least [`SECRET_MIN`] bytes: what signs or hashes must not be guessed.
+    ///
+    /// # Errors
+    /// When it is missing or too short.
+    pub fn long_secret(&self, name: &str) -> Result<SecretString, ConfigError> {
+        self.optional_long_secret(name)?.ok_or_else(|| self.problem(format!("missing {name}")))
+    }
+
+    /// As [`long_secret`](Self::long_secret), if it is set.
+    ///
+    /// # Errors
+    /// When it is set and too short.
+    pub fn optional_long_secret(&self, name: &str) -> Result<Option<SecretString>, ConfigError> {
+        match self.optional(name) {
+            Some(value) if value.len() < SECRET_MIN => {
+                let bytes = value.len();
+                Err(self.problem(format!("{name} has {bytes} bytes, it needs at least {SECRET_MIN}")))
+            }
+            value => Ok(value.map(SecretString::from)),
+        }
+    }
+
+    /// A URL with a password in it, of one of these schemes.
+    ///
+    /// # Errors
+    /// When it is missing or is not such a URL; the value is in no error.
+    pub fn secret_url(&self, name: &str, schemes: &[&str]) -> Result<SecretString, ConfigError> {
+        let value = self.required(name)?;
+        match Url::parse(&value) {
+            Ok(url) if schemes.contains(&url.scheme()) && url.has_host() => Ok(value.into()),
+            _ => {
+                Err(self.problem(format!("{name}: it has to be a URL that begins with {}://", schemes.join(":// or "))))
+            }
+        }
+    }
+
     /// A secret, if it is set.
     #[must_use]
     pub fn optional_secret(&self, name: &str) -> Option<SecretString> {
@@ -121,16 +231,20 @@ impl Environment {
     /// Records a problem that a getter cannot see, such as a secret that is too short. Name the variable in it.
     pub fn problem(&self, problem: impl Into<String>) -> ConfigError {
         let problem = problem.into();
-        self.problems.lock().push(problem.clone());
+        let mut problems = self.problems.lock();
+        // Two parts of a process may read the same variable.
+        if !problems.contains(&problem) {
+            problems.push(problem.clone());
+        }
         ConfigError { problems: vec![problem] }
     }
 
     /// All problems so far as one error.
     ///
     /// # Errors
-    /// When any getter failed since the last call.
+    /// When any getter failed.
     pub fn finish(&self) -> Result<(), ConfigError> {
-        let problems = std::mem::take(&mut *self.problems.lock());
+        let problems = self.problems.lock().clone();
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
 }
@@ -153,27 +267,70 @@ mod tests {
 
     #[test]
     fn every_problem_is_named_at_once() {
-        let environment = Environment::of([("LEKHIKA_PORT", "abc"), ("LEKHIKA_EMPTY", " ")]);
+        let environment = Environment::of([("PORT", "abc"), ("EMPTY", " ")]);
 
-        assert!(environment.required("LEKHIKA_DATABASE_URL").is_err());
-        assert!(environment.optional_parsed::<u16>("LEKHIKA_PORT").is_err());
-        assert!(environment.secret("LEKHIKA_EMPTY").is_err());
+        assert!(environment.required("DATABASE_URL").is_err());
+        assert!(environment.optional_parsed::<u16>("PORT").is_err());
+        assert!(environment.secret("EMPTY").is_err());
         let error = environment.finish().unwrap_err();
 
         assert_eq!(
             error.to_string(),
-            "missing LEKHIKA_DATABASE_URL; LEKHIKA_PORT: `abc` is not a number (invalid digit found in string); \
-             missing LEKHIKA_EMPTY"
+            "missing DATABASE_URL; PORT: `abc` is not a number (invalid digit found in string); \
+             missing EMPTY"
         );
     }
 
     #[test]
     fn what_is_not_set_takes_its_default() {
-        let environment = Environment::of([("LEKHIKA_GRACE_MS", "250"), ("LEKHIKA_URLS", "a, b,,")]);
+        let environment = Environment::of([("GRACE_MS", "250"), ("URLS", "a, b,,")]);
 
-        assert_eq!(environment.duration_ms("LEKHIKA_GRACE_MS", Duration::ZERO).unwrap(), Duration::from_millis(250));
-        assert_eq!(environment.parsed_or("LEKHIKA_SLOTS", 8).unwrap(), 8);
-        assert_eq!(environment.list("LEKHIKA_URLS"), ["a", "b"]);
+        assert_eq!(environment.duration_ms("GRACE_MS", Duration::ZERO).unwrap(), Duration::from_millis(250));
+        assert_eq!(environment.parsed_or("SLOTS", 8).unwrap(), 8);
+        assert_eq!(environment.list("URLS"), ["a", "b"]);
         assert!(environment.finish().is_ok());
+    }
+
+    #[test]
+    fn a_base_url_has_no_slash_at_its_end_and_no_secret_in_it() {
+        let environment = Environment::of([
+            ("GOOD", "http://status:9000/, https://host/path/"),
+            ("HOST", "status:9000"),
+            ("SECRET", "http://user:hunter2@host"),
+            ("QUERY", "http://host/?a=b"),
+        ]);
+
+        assert_eq!(environment.urls("GOOD").unwrap(), ["http://status:9000", "https://host/path"]);
+        assert_eq!(environment.url("ABSENT").unwrap(), None);
+        for name in ["HOST", "SECRET", "QUERY"] {
+            assert!(environment.url(name).is_err(), "{name}");
+        }
+        let error = environment.finish().unwrap_err().to_string();
+        assert!(error.contains("HOST: ") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_url_is_of_its_scheme_and_stays_secret() {
+        let environment =
+            Environment::of([("DB", "postgres://app@%2Ftmp%2Fdir/db"), ("OTHER", "mysql://u:hunter2@h/d")]);
+
+        assert!(environment.secret_url("DB", &["postgres", "postgresql"]).is_ok());
+        let error = environment.secret_url("OTHER", &["postgres", "postgresql"]).unwrap_err().to_string();
+
+        assert_eq!(error, "OTHER: it has to be a URL that begins with postgres:// or postgresql://");
+    }
+
+    #[test]
+    fn a_short_secret_and_a_number_out_of_bounds_are_named_once() {
+        let environment = Environment::of([("PEPPER", "short"), ("CONNECTIONS", "0")]);
+
+        assert!(environment.long_secret("PEPPER").is_err());
+        assert!(environment.optional_long_secret("PEPPER").is_err());
+        assert!(environment.within("CONNECTIONS", 16, 1..=1_000).is_err());
+
+        assert_eq!(
+            environment.finish().unwrap_err().to_string(),
+            "PEPPER has 5 bytes, it needs at least 32; CONNECTIONS: 0 is not between 1 and 1000"
+        );
     }
 }

@@ -7,6 +7,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt::Debug, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument as _, Span};
 
 /// The header in which a replica that does not lead names the one that does.
 pub const LEADER_HEADER: &str = "x-lekhika-leader";
@@ -23,7 +24,7 @@ struct Shared {
     base_urls: Vec<String>,
     audience: String,
     tokens: Arc<ServiceTokens>,
-    /// The replica that answered last: tried first.
+    /// The replica that answered last: tried first. One that was silent is not.
     preferred: Mutex<String>,
 }
 
@@ -94,7 +95,7 @@ impl InternalError {
 /// What came of one replica.
 enum Attempt {
     Answer(Response),
-    /// Not reached: nothing was sent.
+    /// Not reached, or silent for its part of the deadline.
     Next(InternalError),
     /// It does not lead; it may know who does.
     Leader(Option<String>, InternalError),
@@ -109,7 +110,8 @@ impl InternalClient {
         Self { shared: Arc::new(Shared { client, base_urls, audience: audience.to_owned(), tokens, preferred }) }
     }
 
-    /// `POST`s JSON and reads JSON. The deadline covers everything, all replicas together.
+    /// `POST`s JSON and reads JSON. The deadline covers everything, all replicas together: each gets an equal part of what is
+    /// left of it.
     ///
     /// # Errors
     /// [`InternalError`].
@@ -146,9 +148,9 @@ impl InternalClient {
     {
         let deadline = Instant::now() + deadline;
         let body = body.map(serde_json::to_vec).transpose().map_err(|e| InternalError::Request(Box::new(e)))?;
-        let response = self.send(&method, path, body, deadline).await?;
+        let (base, response) = self.send(&method, path, body, deadline).await?;
         let url = response.url().to_string();
-        let bytes = read(response, deadline).await?;
+        let bytes = read(response, deadline).await.inspect_err(|_| self.avoid(&base))?;
         let bytes: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
         serde_json::from_slice(bytes).map_err(|source| InternalError::Decode { url, source })
     }
@@ -159,29 +161,48 @@ impl InternalClient {
     /// # Errors
     /// [`InternalError`].
     pub async fn open(&self, path: &str, deadline: Duration) -> Result<Response, InternalError> {
-        self.send(&Method::GET, path, None, Instant::now() + deadline).await
+        self.send(&Method::GET, path, None, Instant::now() + deadline).await.map(|(_, response)| response)
     }
 
-    /// Tries the preferred replica, then the others, following the leader's address where one is given.
+    /// Sends within the caller's span, or within one of its own: every internal request carries trace context.
     async fn send(
         &self,
         method: &Method,
         path: &str,
         body: Option<Vec<u8>>,
         deadline: Instant,
-    ) -> Result<Response, InternalError> {
+    ) -> Result<(String, Response), InternalError> {
+        let mut span = Span::current();
+        if span.is_none() {
+            let path = path.split('?').next().unwrap_or_default();
+            span = tracing::info_span!("call", otel.kind = "client", url.path = path);
+        }
+        self.try_replicas(method, path, body, deadline).instrument(span).await
+    }
+
+    /// Tries the preferred replica, then the others, following the leader's address where one is given.
+    async fn try_replicas(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        deadline: Instant,
+    ) -> Result<(String, Response), InternalError> {
         let mut waiting = self.candidates();
         // Replicas that point at each other must not keep us going round: two hops are enough to find a leader.
         let mut hops = 2;
         let mut last = None;
         while let Some(base) = waiting.pop() {
             let request = self.request(method, &format!("{base}{path}"), body.clone())?;
-            match attempt(request, &format!("{base}{path}"), deadline).await? {
+            match attempt(request, &format!("{base}{path}"), part_of(deadline, waiting.len())).await? {
                 Attempt::Answer(response) => {
                     self.prefer(&base);
-                    return checked(response, deadline).await;
+                    return checked(response, deadline).await.map(|response| (base, response));
                 }
-                Attempt::Next(error) => last = Some(error),
+                Attempt::Next(error) => {
+                    self.avoid(&base);
+                    last = Some(error);
+                }
                 Attempt::Leader(leader, error) => {
                     last = Some(error);
                     if let Some(leader) = leader.filter(|l| *l != base && hops > 0) {
@@ -212,6 +233,18 @@ impl InternalClient {
         }
     }
 
+    /// A replica that could not be reached or was silent is not the first to be asked the next time.
+    fn avoid(&self, base: &str) {
+        let mut preferred = self.shared.preferred.lock();
+        if *preferred == base {
+            let urls = &self.shared.base_urls;
+            let after = urls.iter().position(|url| url == base).map_or(0, |at| at + 1);
+            if let Some(next) = urls.iter().cycle().skip(after).take(urls.len()).find(|url| *url != base) {
+                next.clone_into(&mut preferred);
+            }
+        }
+    }
+
     fn request(&self, method: &Method, url: &str, body: Option<Vec<u8>>) -> Result<RequestBuilder, InternalError> {
         let token = self.shared.tokens.token_for(&self.shared.audience);
         let token = token.map_err(|e| InternalError::Request(Box::new(e)))?;
@@ -229,12 +262,20 @@ impl InternalClient {
     }
 }
 
+/// When the present replica has to have answered, so that `others` still get as much time as it.
+fn part_of(deadline: Instant, others: usize) -> Instant {
+    let now = Instant::now();
+    let left = deadline.saturating_duration_since(now);
+    now + left / u32::try_from(others + 1).unwrap_or(u32::MAX)
+}
+
 async fn attempt(request: RequestBuilder, url: &str, deadline: Instant) -> Result<Attempt, InternalError> {
     let url = url.to_owned();
     let response = match timeout_at(deadline, request.send()).await {
-        Err(_) => return Err(InternalError::Timeout { url }),
+        // Internal requests are idempotent: what a silent replica may still do is harmless.
+        Err(_) => return Ok(Attempt::Next(InternalError::Timeout { url })),
         Ok(Err(source)) if source.is_connect() => return Ok(Attempt::Next(InternalError::Unreachable { url, source })),
-        Ok(Err(source)) if source.is_timeout() => return Err(InternalError::Timeout { url }),
+        Ok(Err(source)) if source.is_timeout() => return Ok(Attempt::Next(InternalError::Timeout { url })),
         Ok(Err(source)) => return Err(InternalError::Unreachable { url, source }),
         Ok(Ok(response)) => response,
     };

@@ -13,6 +13,7 @@ mod problem_code;
 
 pub mod http_client;
 pub mod internal_client;
+pub mod object_store;
 pub mod tokens;
 
 pub mod internal_http;
@@ -23,6 +24,7 @@ pub mod readiness;
 pub use clock::{Clock, FakeClock, SystemClock};
 pub use config::{ConfigError, Environment};
 pub use internal_client::{InternalClient, InternalError};
+pub use object_store::ObjectStoreConfig;
 pub use problem::{FieldError, Problem, ProblemCode};
 pub use readiness::Readiness;
 pub use shutdown::{Ended, Shutdown};

@@ -8,7 +8,16 @@ use opentelemetry_sdk::{
     trace::{Sampler, SdkTracerProvider},
 };
 use std::{io, time::Duration};
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
+use tracing::{Level, Metadata, Subscriber, level_filters::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::FilterFn,
+    fmt,
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    reload,
+    util::{SubscriberInitExt, TryInitError},
+};
 
 /// An export that takes longer is given up: telemetry must not hold up the end of a process.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -16,7 +25,7 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 /// What is logged and where traces go.
 #[derive(Debug, Clone)]
 pub struct TelemetryConfig {
-    /// As `RUST_LOG`: `info`, `info,broker=debug`. Variable `LEKHIKA_LOG`.
+    /// As `RUST_LOG`: `info`, `info,broker=debug`; of the log only. Variable `LEKHIKA_LOG`.
     pub filter: String,
     /// Lines for people instead of JSON. Variable `LEKHIKA_LOG_FORMAT`: `json` or `text`.
     pub text: bool,
@@ -31,6 +40,7 @@ impl TelemetryConfig {
     /// # Errors
     /// When the filter or the format cannot be read.
     pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
+        let otlp_endpoint = environment.url("LEKHIKA_OTLP_ENDPOINT");
         let filter = environment.or("LEKHIKA_LOG", "info");
         if let Err(e) = EnvFilter::try_new(&filter) {
             return Err(environment.problem(format!("LEKHIKA_LOG: `{filter}` is not a log filter ({e})")));
@@ -40,7 +50,7 @@ impl TelemetryConfig {
             "text" => true,
             other => return Err(environment.problem(format!("LEKHIKA_LOG_FORMAT: `{other}` is not json or text"))),
         };
-        Ok(Self { filter, text, otlp_endpoint: environment.optional("LEKHIKA_OTLP_ENDPOINT") })
+        Ok(Self { filter, text, otlp_endpoint: otlp_endpoint? })
     }
 }
 
@@ -55,7 +65,7 @@ pub enum TelemetryError {
     Exporter(#[source] opentelemetry_otlp::ExporterBuildError),
     /// Called twice in one process.
     #[error("install the log subscriber")]
-    AlreadyInitialised(#[source] tracing_subscriber::util::TryInitError),
+    AlreadyInitialised(#[source] TryInitError),
     /// The filter could not be replaced.
     #[error("replace the log filter")]
     Reload(#[source] reload::Error),
@@ -73,6 +83,19 @@ pub struct Telemetry {
 /// # Errors
 /// [`TelemetryError`].
 pub fn init(role: &str, config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
+    let (subscriber, telemetry) = prepare(role, config)?;
+    subscriber.try_init().map_err(TelemetryError::AlreadyInitialised)?;
+    Ok(telemetry)
+}
+
+/// Makes what [`init`] installs, for those who install it for one thread only.
+///
+/// # Errors
+/// [`TelemetryError`].
+pub fn prepare(
+    role: &str,
+    config: &TelemetryConfig,
+) -> Result<(impl Subscriber + for<'span> LookupSpan<'span> + Send + Sync + use<>, Telemetry), TelemetryError> {
     let filter = EnvFilter::try_new(&config.filter).map_err(TelemetryError::Filter)?;
     let (filter, handle) = reload::Layer::new(filter);
     let provider = tracer_provider(role, config)?;
@@ -81,10 +104,24 @@ pub fn init(role: &str, config: &TelemetryConfig) -> Result<Telemetry, Telemetry
     } else {
         fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(io::stderr).boxed()
     };
-    let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer("lekhika"));
-    let subscriber = tracing_subscriber::registry().with(filter).with(logs).with(traces);
-    subscriber.try_init().map_err(TelemetryError::AlreadyInitialised)?;
-    Ok(Telemetry { provider, filter: handle })
+    // What costs something at every entry or for every span, and tells nothing that a span's name does not.
+    let traces = tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("lekhika"))
+        .with_context_activation(false)
+        .with_tracked_inactivity(false)
+        .with_location(false)
+        .with_threads(false);
+    // A filter per layer: whoever logs errors only still passes trace context on.
+    let subscriber = tracing_subscriber::registry()
+        .with(logs.with_filter(filter))
+        .with(traces.with_filter(traced(config.otlp_endpoint.is_some())));
+    Ok((subscriber, Telemetry { provider, filter: handle }))
+}
+
+/// Spans from `info` up have ids in any case; events belong to a trace only when somebody collects it.
+fn traced(exported: bool) -> FilterFn<impl Fn(&Metadata<'_>) -> bool> {
+    let wanted = move |metadata: &Metadata<'_>| *metadata.level() <= Level::INFO && (exported || metadata.is_span());
+    FilterFn::new(wanted).with_max_level_hint(LevelFilter::INFO)
 }
 
 impl Telemetry {

@@ -1,6 +1,9 @@
 //! Service tokens: how one role proves to another who it is (JWT, HS256, 60 seconds).
 
-use crate::{Clock, Environment, Problem, ProblemCode, config::ConfigError};
+use crate::{
+    Clock, Environment, Problem, ProblemCode,
+    config::{ConfigError, SECRET_MIN},
+};
 use actix_web::{
     Error, FromRequest, HttpMessage, HttpRequest,
     body::MessageBody,
@@ -26,8 +29,6 @@ const LIFE: i64 = 60;
 const RENEW_BEFORE: i64 = 20;
 /// How far the clocks of two machines may differ, in seconds.
 const LEEWAY: i64 = 5;
-/// The shortest secret accepted, in bytes: the length of the HMAC.
-const SECRET_MIN: usize = 32;
 /// The variable that holds the secret.
 pub const SECRET_VARIABLE: &str = "LEKHIKA_SERVICE_SECRET";
 
@@ -102,7 +103,7 @@ impl ServiceTokens {
     /// # Errors
     /// When it is missing or too short.
     pub fn from_environment(env: &Environment, role: &str, clock: Arc<dyn Clock>) -> Result<Self, ConfigError> {
-        let secret = env.secret(SECRET_VARIABLE)?;
+        let secret = env.long_secret(SECRET_VARIABLE)?;
         Self::new(&secret, role, clock).map_err(|e| env.problem(e.to_string()))
     }
 

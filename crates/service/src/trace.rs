@@ -1,6 +1,11 @@
 //! W3C trace context: where a span's identity enters and leaves the process.
 
-use actix_web::HttpRequest;
+use actix_web::{
+    Error, HttpRequest,
+    body::MessageBody,
+    dev::{ServiceRequest, ServiceResponse},
+    middleware::Next,
+};
 use opentelemetry::{
     Context,
     propagation::{Extractor, Injector, TextMapPropagator},
@@ -8,13 +13,17 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use serde::{Deserialize, Serialize};
-use tracing::Span;
+use tracing::{Instrument as _, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The header of the identity of a span.
 pub const TRACEPARENT: &str = "traceparent";
 /// The header of vendors' additions.
 pub const TRACESTATE: &str = "tracestate";
+/// A longer `tracestate` is not passed on: the standard asks for no more, and it would travel in every message.
+const TRACESTATE_BYTES: usize = 512;
+/// A span that handles a batch links so many senders at most; a collector keeps no more.
+const LINKS: usize = 128;
 
 /// The identity of a span, as it travels in headers and envelopes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,16 +68,49 @@ pub fn link(span: &Span, context: &TraceContext) {
     span.add_link(remote.span().span_context().clone());
 }
 
+/// Connects `span` with the senders of the `count` messages that it handles: one is its parent, so that a trace goes on
+/// through a queue; several are links, and are only looked at when somebody records the span.
+pub fn handles(span: &Span, count: usize, mut senders: impl Iterator<Item = TraceContext>) {
+    if count == 1 {
+        senders.next().iter().for_each(|sender| set_parent(span, sender));
+    } else if is_recorded(span) {
+        senders.take(LINKS).for_each(|sender| link(span, &sender));
+    }
+}
+
+/// Whether what is said about the span reaches a collector. Its parent is settled from here on.
+#[must_use]
+pub fn is_recorded(span: &Span) -> bool {
+    span.context().span().is_recording()
+}
+
 /// The context in a request's headers, found with `header(name)`.
 pub fn from_headers<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<TraceContext> {
     let traceparent = header(TRACEPARENT)?.to_owned();
-    Some(TraceContext { traceparent, tracestate: header(TRACESTATE).map(str::to_owned) })
+    let tracestate = header(TRACESTATE).filter(|state| state.len() <= TRACESTATE_BYTES).map(str::to_owned);
+    Some(TraceContext { traceparent, tracestate })
 }
 
 /// The context that an HTTP request brought.
 #[must_use]
 pub fn from_request(request: &HttpRequest) -> Option<TraceContext> {
     from_headers(|name| request.headers().get(name)?.to_str().ok())
+}
+
+/// Middleware for an internal listener: `.wrap(from_fn(service::trace::surround))`. The request gets a span that continues the
+/// caller's; what its handler sends carries it on.
+///
+/// # Errors
+/// Those of the handler.
+pub async fn surround(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let span = tracing::info_span!("internal request", otel.kind = "server", url.path = request.path());
+    if let Some(parent) = from_request(request.request()) {
+        set_parent(&span, &parent);
+    }
+    next.call(request).instrument(span).await
 }
 
 fn extract(context: &TraceContext) -> Context {

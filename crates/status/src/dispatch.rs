@@ -13,29 +13,31 @@ const PER_MESSAGE: usize = 8;
 /// How often unclaimed releases are looked for, while there are any.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// Releases until the term is over.
+/// Releases, until it is dropped with its term.
 pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
     loop {
         let released = {
+            let capacity = term.leases.capacity();
             let mut schedule = term.schedule.lock();
+            schedule.set_slots(capacity.slots, capacity.elsewhere);
             let now = status.now();
-            let room = schedule.room();
-            let mut ids = if schedule.has_free_slots() { schedule.overdue(now) } else { Vec::new() };
-            ids.extend(schedule.release(room, now));
+            let (free, room) = (schedule.free(), schedule.room());
+            let mut ids = schedule.overdue(free, now);
+            // A leader that hands over starts nothing any more.
+            if !status.shutdown.drain.is_cancelled() {
+                ids.extend(schedule.release(room, now));
+            }
             status.metrics.queued.set(i64::try_from(schedule.queued()).unwrap_or(i64::MAX));
             status.metrics.running.set(i64::try_from(schedule.running()).unwrap_or(i64::MAX));
             ids
         };
         status.failpoint.reach("release.before_publish");
-        for ids in released.chunks(PER_MESSAGE) {
-            publish(&status, term.number, ids);
-        }
         if !released.is_empty() {
+            tracing::info_span!("release", otel.kind = "producer", executions = released.len())
+                .in_scope(|| released.chunks(PER_MESSAGE).for_each(|ids| publish(&status, term.number, ids)));
             status.failpoint.reach("release.after_publish");
         }
         tokio::select! {
-            biased;
-            () = term.over.cancelled() => return,
             () = term.released.notified() => {}
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
@@ -43,7 +45,7 @@ pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
 }
 
 fn publish(status: &Status, term: i64, ids: &[ExecutionId]) {
-    match Envelope::new(Dispatch { term, executions: ids.to_vec() }, None).to_bytes() {
+    match Envelope::new(Dispatch { term, executions: ids.to_vec() }, crate::trace::current()).to_bytes() {
         Ok(bytes) => status.broker.hint(Queue::Dispatch, Message::transient(bytes)),
         Err(error) => tracing::error!(%error, "a dispatch cannot be written"),
     }

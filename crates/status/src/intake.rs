@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use domain::{Failure, FailureCode, State, UserId};
 use futures::{FutureExt as _, future::BoxFuture};
 use protocol::{
-    Envelope,
+    Envelope, TraceContext,
     submission::{Submission, SubmissionOutcome, SubmissionReplies, SubmissionReply, Submissions},
 };
 use storage::{
@@ -20,11 +20,14 @@ use storage::{
     intake::{NewExecution, TakenIn},
 };
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::{
     leader::{Term, chain},
-    scheduler::Job,
+    reconcile::reconcile,
+    scheduler::{Drafts, Job},
     service::Status,
+    trace,
 };
 
 /// Messages that may be unsettled at once; each may carry many submissions.
@@ -46,8 +49,18 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 struct Letter {
     delivery: Delivery,
     submissions: Vec<Submission>,
-    traceparent: Option<String>,
+    trace: Option<TraceContext>,
 }
+
+impl Letter {
+    /// What it carries, each with the context of whoever submitted it; releases before this one said it for all together.
+    fn submitted(&self) -> impl Iterator<Item = (&Submission, Option<&TraceContext>)> {
+        self.submissions.iter().map(|one| (one, one.trace.as_ref().or(self.trace.as_ref())))
+    }
+}
+
+/// A submission with its submitter's `traceparent`.
+type Submitted<'a> = (&'a Submission, Option<&'a str>);
 
 /// Takes in until the term is over. What is unsettled then is given back by being dropped.
 pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
@@ -89,7 +102,7 @@ pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
         let submissions = letters.iter().flat_map(|letter| &letter.submissions);
         let newest = submissions.filter_map(|submission| submission.execution_id.made_at()).max();
         tokio::select! {
-            () = take_in(&status, &term, letters) => {}
+            () = handle(&status, &term, letters) => {}
             () = term.over.cancelled() => return,
         }
         if let Some(at) = newest {
@@ -115,10 +128,7 @@ async fn is_empty(status: &Status) -> bool {
 /// Reads a message. One that nobody can read goes to the dead letters.
 async fn open(status: &Status, delivery: Delivery) -> Option<Letter> {
     match Envelope::<Submissions>::from_bytes(&delivery.body) {
-        Ok(envelope) => {
-            let traceparent = envelope.trace.map(|trace| trace.traceparent);
-            Some(Letter { delivery, submissions: envelope.body.submissions, traceparent })
-        }
+        Ok(envelope) => Some(Letter { delivery, submissions: envelope.body.submissions, trace: envelope.trace }),
         Err(error) => {
             status.metrics.dead_letters.inc();
             tracing::error!(error = %chain(&error), bytes = delivery.body.len(), "an unreadable submission is dead");
@@ -131,31 +141,47 @@ async fn open(status: &Status, delivery: Delivery) -> Option<Letter> {
     }
 }
 
+/// Takes a batch in, in a span that goes on where its one message was sent, or is linked with all who submitted.
+async fn handle(status: &Arc<Status>, term: &Arc<Term>, letters: Vec<Letter>) {
+    let count: usize = letters.iter().map(|letter| letter.submissions.len()).sum();
+    let span = tracing::info_span!("intake", otel.kind = "consumer", submissions = count);
+    match letters.as_slice() {
+        [one] => service::trace::handles(&span, 1, one.trace.iter().map(trace::sent)),
+        many => {
+            let submitters =
+                many.iter().flat_map(Letter::submitted).filter_map(|(_, context)| context.map(trace::sent));
+            service::trace::handles(&span, many.len(), submitters);
+        }
+    }
+    take_in(status, term, letters).instrument(span).await;
+}
+
 /// Commits the batch, then settles, then replies, then queues: a side effect happens only for rows really inserted.
 async fn take_in(status: &Arc<Status>, term: &Arc<Term>, letters: Vec<Letter>) {
-    let all: Vec<(&Submission, Option<&str>)> = letters
+    let all: Vec<Submitted<'_>> = letters
         .iter()
-        .flat_map(|letter| letter.submissions.iter().map(|one| (one, letter.traceparent.as_deref())))
+        .flat_map(Letter::submitted)
+        .map(|(one, context)| (one, context.map(|context| context.traceparent.as_str())))
         .collect();
     status.metrics.intake_batch.observe(f64::from(u32::try_from(all.len()).unwrap_or(u32::MAX)));
     status.failpoint.reach("intake.before_commit");
     let timer = status.metrics.intake_seconds.start_timer();
     let mut answers = HashMap::new();
+    // Nothing is settled while the database is away: the broker keeps what is behind the prefetch.
+    let limits = loop {
+        match owners(status, term, &all).await {
+            Ok(limits) => break limits,
+            Err(error) => pause(&error).await,
+        }
+    };
+    // Once: a batch that is written again is the same batch.
+    let batch = judge(term, &all, &limits);
     loop {
-        let limits = match owners(status, term, &all).await {
-            Ok(limits) => limits,
-            Err(error) => {
-                pause(&error).await;
-                continue;
-            }
-        };
-        let batch = judge(term, &all, &limits);
         match write(status, term, &batch, &limits).await {
             Ok(taken) => {
                 answers.extend(taken);
                 break;
             }
-            // Nothing is settled while the database is away: the broker keeps what is behind the prefetch.
             Err(error) => pause(&error).await,
         }
     }
@@ -178,7 +204,7 @@ async fn pause(error: &StorageError) {
 async fn owners(
     status: &Status,
     term: &Term,
-    all: &[(&Submission, Option<&str>)],
+    all: &[Submitted<'_>],
 ) -> Result<HashMap<UserId, OwnerLimits>, StorageError> {
     let now = Instant::now();
     let users: HashSet<UserId> = all.iter().map(|(submission, _)| submission.user_id).collect();
@@ -206,12 +232,9 @@ fn share(submission: &Submission, limits: &HashMap<UserId, OwnerLimits>) -> f64 
 }
 
 /// Gives each submission its tag, or its refusal.
-fn judge<'a>(
-    term: &Term,
-    all: &[(&'a Submission, Option<&'a str>)],
-    limits: &HashMap<UserId, OwnerLimits>,
-) -> Vec<NewExecution<'a>> {
-    let mut schedule = term.schedule.lock();
+fn judge<'a>(term: &Term, all: &[Submitted<'a>], limits: &HashMap<UserId, OwnerLimits>) -> Vec<NewExecution<'a>> {
+    let schedule = term.schedule.lock();
+    let mut drafts = Drafts::default();
     let mut coming: HashMap<UserId, usize> = HashMap::new();
     all.iter()
         .map(|(submission, traceparent)| {
@@ -221,7 +244,8 @@ fn judge<'a>(
             let rejected = full.then(|| Failure::new(FailureCode::QueueFull, "too many executions are queued already"));
             *new += usize::from(!full);
             let share = share(submission, limits);
-            let tag = if full { 0.0 } else { schedule.tag(submission.user_id, submission.engine_id, share) };
+            let tag =
+                if full { 0.0 } else { schedule.tag(&mut drafts, submission.user_id, submission.engine_id, share) };
             NewExecution { submission, tag, traceparent: *traceparent, rejected }
         })
         .collect()
@@ -239,7 +263,10 @@ fn write<'a>(
         let written = storage::intake::take_in(&mut conn, term.number, batch, status.now()).await;
         drop(conn);
         match written {
-            Ok(taken) => Ok(enter(status, term, batch, taken, limits)),
+            Ok(taken) => {
+                recall(status, term, batch, &taken).await;
+                Ok(enter(status, term, batch, taken, limits))
+            }
             Err(StorageError::Poison(error)) if batch.len() == 1 => {
                 tracing::error!(%error, "a submission cannot be stored");
                 let rejected = SubmissionOutcome::Rejected {
@@ -260,6 +287,24 @@ fn write<'a>(
         }
     }
     .boxed()
+}
+
+/// What came before but is not known here was committed by a write whose answer was lost: the ledger says where it is.
+async fn recall(status: &Status, term: &Term, batch: &[NewExecution<'_>], taken: &[TakenIn]) {
+    let ids: Vec<domain::ExecutionId> = {
+        let schedule = term.schedule.lock();
+        batch
+            .iter()
+            .zip(taken)
+            .filter(|(_, taken)| matches!(taken, TakenIn::Redelivered { state } if !state.is_terminal()))
+            .map(|(new, _)| new.submission.execution_id)
+            .filter(|id| schedule.place(*id).is_none())
+            .collect()
+    };
+    if let Err(error) = reconcile(status, term, &ids).await {
+        tracing::warn!(error = %chain(&error), "what came again is looked up later");
+        ids.into_iter().for_each(|id| term.doubts.doubt(id));
+    }
 }
 
 /// Queues what was inserted and says what became of each.
@@ -330,7 +375,7 @@ fn reply(status: &Status, letters: &[Letter], answers: &HashMap<domain::Executio
         by_gateway.entry(address).or_default().extend(replies);
     }
     for (address, replies) in by_gateway {
-        match Envelope::new(SubmissionReplies { replies }, None).to_bytes() {
+        match Envelope::new(SubmissionReplies { replies }, trace::current()).to_bytes() {
             Ok(bytes) => status.broker.reply(address, bytes.into()),
             Err(error) => tracing::error!(%error, "a reply cannot be written"),
         }

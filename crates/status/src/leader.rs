@@ -2,15 +2,20 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
-use domain::{ExecutionId, State, UserId};
+use domain::{ExecutionId, UserId};
 use parking_lot::Mutex;
 use secrecy::ExposeSecret as _;
-use storage::{StorageError, backlog::Unfinished, identity::OwnerLimits};
+use storage::{
+    StorageError,
+    identity::OwnerLimits,
+    leader::{Candidate, Election, Leadership},
+};
 use tokio::{
     sync::{Notify, oneshot},
     time::Instant,
@@ -19,10 +24,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     dispatch, intake,
-    leases::{self, Leases},
-    scheduler::{Job, Schedule},
+    leases::Leases,
+    reconcile::{self, Doubts, restore},
+    scheduler::Schedule,
     service::Status,
-    timers, upkeep,
+    sessions, timers, upkeep,
+    writers::{self, Inbox, Writers, writers},
 };
 
 /// How long a standby waits before it tries again to lead.
@@ -38,12 +45,14 @@ pub(crate) struct Term {
     pub(crate) schedule: Mutex<Schedule>,
     /// Who holds what.
     pub(crate) leases: Leases,
+    /// What the ledger has to be asked about.
+    pub(crate) doubts: Doubts,
     /// Something may be released.
     pub(crate) released: Notify,
     /// Waiting executions by the time they wake.
     pub(crate) wakes: Mutex<BTreeSet<(DateTime<Utc>, ExecutionId)>>,
     /// The earliest deadline that anybody told of.
-    pub(crate) deadline: Mutex<Option<DateTime<Utc>>>,
+    deadline: Mutex<Option<DateTime<Utc>>>,
     /// A wake-up, deadline or eligibility has come nearer.
     pub(crate) sooner: Notify,
     /// Everything that was made before this time is taken in.
@@ -52,16 +61,21 @@ pub(crate) struct Term {
     pub(crate) how_far: Notify,
     /// Owners' limits, for a few seconds.
     pub(crate) owners: Mutex<HashMap<UserId, (OwnerLimits, Instant)>>,
+    /// Where claims and reports are handed in.
+    pub(crate) writers: Writers,
     ends: Mutex<HashMap<ExecutionId, Vec<oneshot::Sender<()>>>>,
 }
 
 impl Term {
-    fn new(number: i64) -> Self {
-        Self {
+    fn new(number: i64) -> (Self, Inbox) {
+        let (writers, inbox) = writers();
+        let term = Self {
             number,
+            writers,
             over: CancellationToken::new(),
             schedule: Mutex::default(),
             leases: Leases::new(),
+            doubts: Doubts::default(),
             released: Notify::new(),
             wakes: Mutex::default(),
             deadline: Mutex::new(None),
@@ -71,7 +85,8 @@ impl Term {
             how_far: Notify::new(),
             owners: Mutex::default(),
             ends: Mutex::default(),
-        }
+        };
+        (term, inbox)
     }
 
     /// Resolves when the execution reaches a terminal state. Ask before the change that may bring it.
@@ -126,6 +141,16 @@ impl Term {
         }
     }
 
+    /// The earliest deadline that was noted.
+    pub(crate) fn deadline(&self) -> Option<DateTime<Utc>> {
+        *self.deadline.lock()
+    }
+
+    /// Takes a deadline that has passed out, before the ledger is asked: what is noted meanwhile counts beside its answer.
+    pub(crate) fn passed(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.deadline.lock().take_if(|at| *at <= now)
+    }
+
     /// Notes when a waiting execution wakes.
     pub(crate) fn wakes(&self, execution: ExecutionId, at: DateTime<Utc>) {
         self.wakes.lock().insert((at, execution));
@@ -133,14 +158,23 @@ impl Term {
     }
 }
 
-/// Tries to lead for as long as the process lives.
+/// Tries to lead for as long as the process lives. Who leads is not interrupted by draining: a leader hands over.
 pub(crate) async fn stand_for_election(status: Arc<Status>) {
+    let mut candidate = None;
     loop {
-        tokio::select! {
+        let stood = tokio::select! {
+            biased;
             () = status.shutdown.drain.cancelled() => return,
-            ended = attempt(&status) => if let Err(error) = ended {
-                tracing::warn!(error = %chain(&error), "not leading");
-            },
+            stood = stand(&status, candidate.take()) => stood,
+        };
+        match stood {
+            Ok(Election::Won(leadership)) => {
+                if let Err(error) = lead(&status, leadership).await {
+                    tracing::warn!(error = %chain(&error), "not leading");
+                }
+            }
+            Ok(Election::Lost(waiting)) => candidate = Some(waiting),
+            Err(error) => tracing::warn!(error = %chain(&error), "not standing for election"),
         }
         tokio::select! {
             () = status.shutdown.drain.cancelled() => return,
@@ -149,26 +183,40 @@ pub(crate) async fn stand_for_election(status: Arc<Status>) {
     }
 }
 
-/// Leads for one term, if nobody else does.
-async fn attempt(status: &Arc<Status>) -> Result<(), StorageError> {
-    let database = status.database_url.expose_secret();
-    let Some(leadership) = storage::leader::stand(database, status.id, &status.url).await? else { return Ok(()) };
-    let term = Arc::new(Term::new(leadership.term));
+async fn stand(status: &Status, candidate: Option<Candidate>) -> Result<Election, StorageError> {
+    let candidate = match candidate {
+        Some(candidate) => candidate,
+        None => Candidate::connect(status.database_url.expose_secret()).await?,
+    };
+    candidate.stand(status.id, &status.url).await
+}
+
+/// Leads for one term.
+async fn lead(status: &Arc<Status>, leadership: Leadership) -> Result<(), StorageError> {
+    let (term, inbox) = Term::new(leadership.term);
+    let term = Arc::new(term);
     let end = term.over.clone().drop_guard();
-    rebuild(status, &term).await?;
+    // From now on the session must be used each second, or the database takes the lead away.
+    let mut lost = pin!(leadership.lost());
+    tokio::select! {
+        () = &mut lost => return Ok(()),
+        rebuilt = rebuild(status, &term) => rebuilt?,
+    }
     tracing::info!(term = term.number, "leading");
     status.term.store(Some(Arc::clone(&term)));
     status.metrics.leading.set(1);
     let tasks = [
-        status.shutdown.spawn(intake::run(Arc::clone(status), Arc::clone(&term))),
-        status.shutdown.spawn(dispatch::run(Arc::clone(status), Arc::clone(&term))),
-        status.shutdown.spawn(leases::watch(Arc::clone(status), Arc::clone(&term))),
-        status.shutdown.spawn(timers::run(Arc::clone(status), Arc::clone(&term))),
-        status.shutdown.spawn(upkeep::run(Arc::clone(status), Arc::clone(&term))),
+        during(status, &term, intake::run(Arc::clone(status), Arc::clone(&term))),
+        during(status, &term, dispatch::run(Arc::clone(status), Arc::clone(&term))),
+        during(status, &term, writers::run(Arc::clone(status), Arc::clone(&term), inbox)),
+        during(status, &term, sessions::watch(Arc::clone(status), Arc::clone(&term))),
+        during(status, &term, timers::run(Arc::clone(status), Arc::clone(&term))),
+        during(status, &term, upkeep::run(Arc::clone(status), Arc::clone(&term))),
+        during(status, &term, reconcile::run(Arc::clone(status), Arc::clone(&term))),
     ];
     tokio::select! {
-        () = leadership.lost() => tracing::warn!(term = term.number, "leadership lost"),
-        () = status.shutdown.drain.cancelled() => hand_over(status, &term).await,
+        () = &mut lost => tracing::warn!(term = term.number, "leadership lost"),
+        () = hand_over(status, &term) => tracing::info!(term = term.number, "the lead is given up"),
     }
     status.term.store(None);
     status.metrics.leading.set(0);
@@ -180,62 +228,51 @@ async fn attempt(status: &Arc<Status>) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// A leader that drains keeps granting and taking reports until nothing is held, so that executors which drain with it can
-/// finish; it ends at `abort`.
+/// Runs a task until it ends or the term does, wherever it waits then. A transaction that is dropped is rolled back.
+fn during(
+    status: &Status,
+    term: &Arc<Term>,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> tokio::task::JoinHandle<()> {
+    let over = term.over.clone();
+    status.shutdown.spawn(async move {
+        tokio::select! {
+            biased;
+            () = over.cancelled() => {}
+            () = task => {}
+        }
+    })
+}
+
+/// Returns when a leader that drains may go: at once if another process waits to lead. Else it starts nothing, but takes claims and
+/// reports until nothing is held, so that executors which drain with it can finish; at the latest until `abort`.
 async fn hand_over(status: &Arc<Status>, term: &Arc<Term>) {
+    status.shutdown.drain.cancelled().await;
+    let successor = async {
+        while !matches!(has_standby(status).await, Ok(true)) {
+            tokio::time::sleep(STAND_EVERY).await;
+        }
+    };
     tokio::select! {
         () = status.shutdown.abort.cancelled() => {}
         () = term.leases.idle() => {}
+        () = successor => {}
     }
+}
+
+async fn has_standby(status: &Status) -> Result<bool, StorageError> {
+    let mut conn = status.connection().await?;
+    storage::leader::has_standby(&mut conn).await
 }
 
 /// Reads everything that is unfinished into memory: before the first release.
 async fn rebuild(status: &Arc<Status>, term: &Arc<Term>) -> Result<(), StorageError> {
     let mut conn = status.connection().await?;
-    storage::upkeep::ensure_partitions(&mut conn, status.now(), 3).await?;
+    upkeep::partitions(&mut conn, status.now()).await;
     for unfinished in storage::backlog::unfinished(&mut conn).await? {
         restore(term, &unfinished);
     }
-    let next = storage::expiry::next_deadline(&mut conn).await?;
-    term.due(next);
     Ok(())
-}
-
-/// Puts one execution of the ledger where it belongs.
-pub(crate) fn restore(term: &Term, unfinished: &Unfinished) {
-    let job = job_of(unfinished);
-    match unfinished.state {
-        State::Queued => term.schedule.lock().queue(job, unfinished.eligible_at),
-        State::Processing | State::Cancelling => {
-            term.schedule.lock().run(job);
-            if let Some(executor) = unfinished.executor_id {
-                let cancelling = unfinished.state == State::Cancelling;
-                term.leases.hold(job.id, unfinished.epoch, executor, None, cancelling);
-            }
-        }
-        State::Waiting => {
-            if let Some(at) = unfinished.eligible_at {
-                term.wakes(job.id, at);
-            }
-        }
-        _ => {}
-    }
-    if unfinished.eligible_at.is_some() {
-        term.sooner.notify_one();
-    }
-}
-
-/// What the queue has to know of an execution of the ledger.
-pub(crate) fn job_of(unfinished: &Unfinished) -> Job {
-    Job {
-        id: unfinished.execution_id,
-        user: unfinished.user_id,
-        engine: unfinished.engine_id,
-        tag: unfinished.tag,
-        share: unfinished.weight * unfinished.priority.weight(),
-        limit: unfinished.max_running,
-        started: unfinished.started,
-    }
 }
 
 /// An error with its causes, on one line.
@@ -248,4 +285,25 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_noted_while_the_ledger_is_asked_for_the_next_one_is_kept() {
+        let at = |second: i64| DateTime::from_timestamp(1_790_000_000 + second, 0).unwrap();
+        let (term, _inbox) = Term::new(1);
+        term.due(Some(at(1)));
+        assert_eq!(term.passed(at(0)), None);
+        assert_eq!(term.passed(at(2)), Some(at(1)));
+
+        term.due(Some(at(5)));
+        let answer = Some(at(9));
+        term.due(answer);
+
+        assert_eq!(term.deadline(), Some(at(5)));
+        assert_eq!(term.passed(at(2)), None);
+    }
 }

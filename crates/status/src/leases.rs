@@ -1,8 +1,8 @@
-//! Who holds what: the leader's memory of leases. Only the database's clock says that a lease is over.
+//! Who holds what: the leader's memory of leases. Every word about a hold names its epoch: what is said of an attempt that is over
+//! never touches the next one.
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
     time::Duration,
 };
 
@@ -12,20 +12,10 @@ use protocol::claim::{Held, LEASE_MS, Renewal, RenewalResponse};
 use storage::fence::Loss;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{
-    leader::{Term, chain},
-    service::Status,
-    settle,
-};
-
 /// A hold that its executor renews without listing is given back after this long.
 const UNLISTED_FOR: Duration = Duration::from_secs(2);
-/// An executor whose session connection ended has this long to come back.
-const RETURN_WITHIN: Duration = Duration::from_millis(400);
-/// A look that takes longer says that the database was away.
-const SLOW: Duration = Duration::from_secs(1);
-/// How often leases are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// An executor that was not heard of for so long takes no work.
+const ALIVE: Duration = Duration::from_millis(LEASE_MS);
 
 /// All leases of one term.
 #[derive(Default)]
@@ -38,6 +28,10 @@ pub(crate) struct Leases {
 struct Inner {
     holds: HashMap<ExecutionId, Hold>,
     executors: HashMap<ExecutorId, Executor>,
+    /// How many each executor holds.
+    counts: HashMap<ExecutorId, usize>,
+    /// Attempts that are being taken back.
+    leaving: HashSet<(ExecutionId, i32)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,12 +51,58 @@ struct Executor {
     sessions: u32,
 }
 
+impl Executor {
+    fn new(now: Instant) -> Self {
+        Self { slots: 0, draining: false, seen_at: now, sessions: 0 }
+    }
+}
+
+/// Whether what was said of an attempt is of the present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freed {
+    /// It is held no more, if it was.
+    Free,
+    /// A later attempt holds it.
+    Newer,
+}
+
+/// What the executors offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Capacity {
+    /// The slots of those that take work; of one that holds more than it has slots, what it holds.
+    pub(crate) slots: u32,
+    /// What is held by those that take none.
+    pub(crate) elsewhere: usize,
+}
+
+impl Inner {
+    fn insert(&mut self, id: ExecutionId, hold: Hold) {
+        self.remove(id);
+        *self.counts.entry(hold.executor).or_default() += 1;
+        self.holds.insert(id, hold);
+    }
+
+    fn remove(&mut self, id: ExecutionId) {
+        let Some(hold) = self.holds.remove(&id) else { return };
+        if let Some(count) = self.counts.get_mut(&hold.executor) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.counts.remove(&hold.executor);
+            }
+        }
+    }
+
+    fn known(&mut self, executor: ExecutorId, now: Instant) -> &mut Executor {
+        self.executors.entry(executor).or_insert_with(|| Executor::new(now))
+    }
+}
+
 impl Leases {
     pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    /// Notes a hold.
+    /// Notes a hold. Said again of the same attempt, it forgets neither its claim nor that it has to stop.
     pub(crate) fn hold(
         &self,
         id: ExecutionId,
@@ -71,24 +111,48 @@ impl Leases {
         claim: Option<ClaimId>,
         cancelling: bool,
     ) {
-        let hold = Hold { epoch, executor, claim, cancelling, listed_at: Instant::now() };
-        self.inner.lock().holds.insert(id, hold);
+        let mut hold = Hold { epoch, executor, claim, cancelling, listed_at: Instant::now() };
+        let mut inner = self.inner.lock();
+        match inner.holds.get(&id) {
+            Some(known) if known.epoch > epoch => return,
+            Some(known) if known.epoch == epoch => {
+                hold.cancelling |= known.cancelling;
+                hold.claim = claim.or(known.claim);
+            }
+            _ => {}
+        }
+        inner.insert(id, hold);
     }
 
-    /// Forgets a hold.
-    pub(crate) fn release(&self, id: ExecutionId) {
+    /// Forgets the hold of this attempt, and of earlier ones.
+    pub(crate) fn release(&self, id: ExecutionId, epoch: i32) -> Freed {
         let mut inner = self.inner.lock();
-        inner.holds.remove(&id);
+        if inner.holds.get(&id).is_some_and(|hold| hold.epoch > epoch) {
+            return Freed::Newer;
+        }
+        inner.remove(id);
         if inner.holds.is_empty() {
             self.changed.notify_waiters();
         }
+        Freed::Free
     }
 
-    /// Notes that the holder has to stop.
-    pub(crate) fn cancelling(&self, id: ExecutionId) {
-        if let Some(hold) = self.inner.lock().holds.get_mut(&id) {
-            hold.cancelling = true;
-        }
+    /// Who holds an execution, by which attempt.
+    pub(crate) fn holder(&self, id: ExecutionId) -> Option<(i32, ExecutorId)> {
+        self.inner.lock().holds.get(&id).map(|hold| (hold.epoch, hold.executor))
+    }
+
+    /// Everything that is held, by attempt.
+    pub(crate) fn all(&self) -> Vec<Loss> {
+        let inner = self.inner.lock();
+        inner.holds.iter().map(|(id, hold)| Loss { execution_id: *id, epoch: hold.epoch }).collect()
+    }
+
+    /// Notes that the holder has to stop; whether a holder is known.
+    pub(crate) fn cancelling(&self, id: ExecutionId) -> bool {
+        let mut inner = self.inner.lock();
+        let hold = inner.holds.get_mut(&id);
+        hold.map(|hold| hold.cancelling = true).is_some()
     }
 
     /// Whether this very claim was granted before.
@@ -108,24 +172,19 @@ impl Leases {
         }
     }
 
-    /// Takes a renewal into account: what to answer, and which holds the executor does not know of.
-    pub(crate) fn renewed(&self, renewal: &Renewal) -> (RenewalResponse, Vec<Loss>) {
-        let now = Instant::now();
+    /// Takes a renewal into account that arrived at `arrived`: what to answer, and which holds the executor does not know of. While
+    /// it waited for the database, more may have been granted: that it cannot list.
+    pub(crate) fn renewed(&self, renewal: &Renewal, arrived: Instant) -> (RenewalResponse, Vec<Loss>) {
         let mut inner = self.inner.lock();
-        let executor = inner.executors.entry(renewal.executor_id).or_insert(Executor {
-            slots: 0,
-            draining: false,
-            seen_at: now,
-            sessions: 0,
-        });
+        let executor = inner.known(renewal.executor_id, arrived);
         executor.slots = renewal.slots;
         executor.draining = renewal.draining;
-        executor.seen_at = now;
+        executor.seen_at = Instant::now();
         let mut answer = RenewalResponse::default();
         for held in &renewal.held {
             match inner.holds.get_mut(&held.execution_id) {
                 Some(hold) if hold.executor == renewal.executor_id && hold.epoch == held.epoch => {
-                    hold.listed_at = now;
+                    hold.listed_at = hold.listed_at.max(arrived);
                     if hold.cancelling {
                         answer.cancelling.push(held.execution_id);
                     }
@@ -133,7 +192,8 @@ impl Leases {
                 _ => answer.lost.push(Held { ..*held }),
             }
         }
-        let unlisted = |hold: &Hold| renewal.goodbye || now - hold.listed_at > UNLISTED_FOR;
+        let unlisted =
+            |hold: &Hold| renewal.goodbye || arrived.saturating_duration_since(hold.listed_at) > UNLISTED_FOR;
         let losses = inner
             .holds
             .iter()
@@ -146,35 +206,53 @@ impl Leases {
         (answer, losses)
     }
 
-    /// The slots of all living executors that take work.
-    pub(crate) fn slots(&self) -> u32 {
-        let alive = Duration::from_millis(LEASE_MS);
+    /// Begins to take holds back: those of `losses` that nobody takes back already. Each must be told to [`left`](Self::left).
+    pub(crate) fn leave(&self, losses: &[Loss]) -> Vec<Loss> {
+        let mut inner = self.inner.lock();
+        losses.iter().copied().filter(|loss| inner.leaving.insert((loss.execution_id, loss.epoch))).collect()
+    }
+
+    /// The taking back is over.
+    pub(crate) fn left(&self, losses: &[Loss]) {
+        let mut inner = self.inner.lock();
+        for loss in losses {
+            inner.leaving.remove(&(loss.execution_id, loss.epoch));
+        }
+    }
+
+    /// What the executors offer now. One that drains or is silent takes no work: what it still holds takes no slot of the others.
+    pub(crate) fn capacity(&self) -> Capacity {
         let inner = self.inner.lock();
-        let taking = inner.executors.values().filter(|e| !e.draining && e.seen_at.elapsed() < alive);
-        taking.map(|executor| executor.slots).fold(0, u32::saturating_add)
+        let takes = |executor: &Executor| !executor.draining && executor.seen_at.elapsed() < ALIVE;
+        let mut capacity = Capacity { slots: 0, elsewhere: 0 };
+        for (id, executor) in inner.executors.iter().filter(|(_, executor)| takes(executor)) {
+            let held = inner.counts.get(id).copied().unwrap_or_default();
+            capacity.slots = capacity.slots.saturating_add(executor.slots.max(u32::try_from(held).unwrap_or(u32::MAX)));
+        }
+        let other = inner.counts.iter().filter(|(id, _)| !inner.executors.get(id).is_some_and(takes));
+        capacity.elsewhere = other.map(|(_, held)| held).sum();
+        capacity
     }
 
     /// Everything an executor holds.
-    fn held_by(&self, executor: ExecutorId) -> Vec<Loss> {
+    pub(crate) fn held_by(&self, executor: ExecutorId) -> Vec<Loss> {
         let inner = self.inner.lock();
         let own = inner.holds.iter().filter(|(_, hold)| hold.executor == executor);
         own.map(|(id, hold)| Loss { execution_id: *id, epoch: hold.epoch }).collect()
     }
 
-    fn holders(&self) -> Vec<ExecutorId> {
-        let holders: HashSet<ExecutorId> = self.inner.lock().holds.values().map(|hold| hold.executor).collect();
-        holders.into_iter().collect()
+    /// Those who hold anything.
+    pub(crate) fn holders(&self) -> Vec<ExecutorId> {
+        self.inner.lock().counts.keys().copied().collect()
     }
 
-    fn open_session(&self, executor: ExecutorId) {
-        let now = Instant::now();
-        let mut inner = self.inner.lock();
-        let known = Executor { slots: 0, draining: false, seen_at: now, sessions: 0 };
-        inner.executors.entry(executor).or_insert(known).sessions += 1;
+    /// Counts a session of an executor.
+    pub(crate) fn open_session(&self, executor: ExecutorId) {
+        self.inner.lock().known(executor, Instant::now()).sessions += 1;
     }
 
     /// Whether that was the executor's last session.
-    fn close_session(&self, executor: ExecutorId) -> bool {
+    pub(crate) fn close_session(&self, executor: ExecutorId) -> bool {
         let mut inner = self.inner.lock();
         let Some(known) = inner.executors.get_mut(&executor) else { return false };
         known.sessions = known.sessions.saturating_sub(1);
@@ -182,105 +260,22 @@ impl Leases {
     }
 
     /// Whether the executor gave a sign of life since `moment`.
-    fn returned(&self, executor: ExecutorId, moment: Instant) -> bool {
+    pub(crate) fn returned(&self, executor: ExecutorId, moment: Instant) -> bool {
         let inner = self.inner.lock();
         inner.executors.get(&executor).is_some_and(|known| known.sessions > 0 || known.seen_at > moment)
     }
 
-    fn forget(&self, executor: ExecutorId) {
+    /// Forgets an executor that is lost.
+    pub(crate) fn forget(&self, executor: ExecutorId) {
         self.inner.lock().executors.remove(&executor);
     }
 
-    fn forget_silent(&self) {
-        let alive = Duration::from_millis(LEASE_MS);
-        self.inner.lock().executors.retain(|_, known| known.sessions > 0 || known.seen_at.elapsed() < alive);
+    /// Forgets executors that have been silent for a lease period.
+    pub(crate) fn forget_silent(&self) {
+        self.inner.lock().executors.retain(|_, known| known.sessions > 0 || known.seen_at.elapsed() < ALIVE);
     }
 }
 
-/// A session connection of an executor. Its end is a hint that the process died: its kernel closes its sockets.
-pub(crate) struct Session {
-    status: Arc<Status>,
-    term: Arc<Term>,
-    executor: ExecutorId,
-}
-
-impl Session {
-    pub(crate) fn open(status: Arc<Status>, term: Arc<Term>, executor: ExecutorId) -> Self {
-        term.leases.open_session(executor);
-        Self { status, term, executor }
-    }
-
-    /// Ends with the term: then the executor connects to the next leader.
-    pub(crate) async fn over(&self) {
-        self.term.over.cancelled().await;
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let last = self.term.leases.close_session(self.executor);
-        if last && !self.term.over.is_cancelled() && !self.status.shutdown.drain.is_cancelled() {
-            let (status, term, executor) = (Arc::clone(&self.status), Arc::clone(&self.term), self.executor);
-            self.status.shutdown.spawn(async move { missed(status, term, executor).await });
-        }
-    }
-}
-
-async fn missed(status: Arc<Status>, term: Arc<Term>, executor: ExecutorId) {
-    let moment = Instant::now();
-    tokio::select! {
-        () = term.over.cancelled() => return,
-        () = tokio::time::sleep(RETURN_WITHIN) => {}
-    }
-    if term.leases.returned(executor, moment) {
-        return;
-    }
-    let losses = term.leases.held_by(executor);
-    tracing::warn!(executor.id = %executor, held = losses.len(), "an executor's session ended and it did not come back");
-    term.leases.forget(executor);
-    settle::slots_changed(&term);
-    settle::take_back(&status, &term, losses, settle::Cause::Lost).await;
-}
-
-/// Looks for leases that are over, until the term is.
-pub(crate) async fn watch(status: Arc<Status>, term: Arc<Term>) {
-    let grace = Duration::from_millis(LEASE_MS);
-    // Nothing is lost within one lease period after the leader took over or the database came back.
-    let mut not_before = Instant::now() + grace;
-    loop {
-        tokio::select! {
-            () = term.over.cancelled() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-        }
-        term.leases.forget_silent();
-        settle::slots_changed(&term);
-        let holders = term.leases.holders();
-        if holders.is_empty() {
-            continue;
-        }
-        let asked = Instant::now();
-        let lapsed = match status.connection().await {
-            Ok(mut conn) => storage::executors::lapsed(&mut conn, &holders).await,
-            Err(error) => Err(error),
-        };
-        match lapsed {
-            // A slow answer is an outage too: nobody could renew while the database stood still.
-            Ok(_) if asked.elapsed() > SLOW => {
-                tracing::warn!(elapsed = ?asked.elapsed(), "the database was away: every lease gets a new period");
-                not_before = Instant::now() + grace;
-            }
-            Ok(lapsed) if Instant::now() >= not_before => {
-                for executor in lapsed {
-                    let losses = term.leases.held_by(executor);
-                    tracing::warn!(executor.id = %executor, held = losses.len(), "an executor's lease is over");
-                    settle::take_back(&status, &term, losses, settle::Cause::Lost).await;
-                }
-            }
-            Ok(_) => {}
-            Err(error) => {
-                tracing::warn!(error = %chain(&error), "leases cannot be read");
-                not_before = Instant::now() + grace;
-            }
-        }
-    }
-}
+#[cfg(test)]
+#[path = "leases_tests.rs"]
+mod tests;

@@ -72,7 +72,7 @@ impl Live {
             shards.entry(shard_of(execution.execution_id)).or_default().push(execution);
         }
         for (shard, executions) in shards {
-            match Envelope::new(LiveEvents { executions }, None).to_bytes() {
+            match Envelope::new(LiveEvents { executions }, crate::trace::current()).to_bytes() {
                 Ok(bytes) => self.broker.announce(&topic_of(shard), bytes.into()),
                 Err(error) => tracing::error!(%error, "live events cannot be written"),
             }

@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     pub(crate) live_events: IntCounter,
     pub(crate) intake_batch: Histogram,
     pub(crate) intake_seconds: Histogram,
+    pub(crate) report_batch: Histogram,
     pub(crate) report_seconds: Histogram,
 }
 
@@ -31,6 +32,7 @@ impl Metrics {
         let histogram = |name: &str, help: &str, buckets: Vec<f64>| {
             register(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
         };
+        let sizes = || vec![1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0];
         let seconds = || vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
         Self {
             leading: gauge("lekhika_status_leading", "1 while this process leads"),
@@ -47,11 +49,8 @@ impl Metrics {
             fenced: counter("lekhika_fenced_total", "Attempts taken back from lost executors"),
             repaired: counter("lekhika_index_repairs_total", "Differences between queue and ledger found and repaired"),
             live_events: counter("lekhika_live_events_total", "Events published for viewers"),
-            intake_batch: histogram(
-                "lekhika_intake_batch_size",
-                "Submissions per intake transaction",
-                vec![1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0],
-            ),
+            intake_batch: histogram("lekhika_intake_batch_size", "Submissions per intake transaction", sizes()),
+            report_batch: histogram("lekhika_report_batch_size", "Reports per transaction", sizes()),
             intake_seconds: histogram("lekhika_intake_seconds", "Duration of intake transactions", seconds()),
             report_seconds: histogram("lekhika_report_seconds", "Duration of report transactions", seconds()),
         }

@@ -46,17 +46,19 @@ impl StatusConfig {
     /// Names every missing or wrong variable.
     pub fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
         let address = environment.parsed_or("LEKHIKA_INTERNAL_ADDR", SocketAddr::from(([127, 0, 0, 1], 9100)));
-        let database_url = environment.secret("LEKHIKA_DATABASE_URL");
-        let connections = environment.parsed_or("LEKHIKA_DATABASE_CONNECTIONS", 16_usize);
-        let service_secret = environment.secret(service::tokens::SECRET_VARIABLE);
+        let self_url = environment.url("LEKHIKA_SELF_URL");
+        let database_url = environment.secret_url("LEKHIKA_DATABASE_URL", &["postgres", "postgresql"]);
+        let connections = environment.within("LEKHIKA_DATABASE_CONNECTIONS", 16_usize, 1..=1_000);
+        let service_secret = environment.long_secret(service::tokens::SECRET_VARIABLE);
+        let failpoint = Failpoint::from_environment(environment);
         environment.finish()?;
         Ok(Self {
             address: address?,
-            self_url: environment.optional("LEKHIKA_SELF_URL"),
+            self_url: self_url?,
             database_url: database_url?,
             connections: connections?,
             service_secret: service_secret?,
-            failpoint: environment.optional("LEKHIKA_FAILPOINT"),
+            failpoint: failpoint?,
         })
     }
 }
@@ -157,7 +159,13 @@ pub fn run(
             .app_data(data.clone())
             .app_data(tokens.clone())
             .app_data(service::problem::json_config(BODY_LIMIT))
-            .service(web::scope("/internal/v1").wrap(from_fn(service::tokens::require)).configure(routes::configure))
+            .service(
+                web::scope("/internal/v1")
+                    .wrap(from_fn(service::trace::surround))
+                    // Outermost: only a caller with a token has a trace to continue.
+                    .wrap(from_fn(service::tokens::require))
+                    .configure(routes::configure),
+            )
             .configure(health.clone())
     })
     .workers(2)

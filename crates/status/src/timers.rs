@@ -8,6 +8,7 @@ use storage::{StorageError, expiry::Moved};
 
 use crate::{
     leader::{Term, chain},
+    reconcile::reconcile,
     service::Status,
     settle,
 };
@@ -19,7 +20,7 @@ const AT_MOST: Duration = Duration::from_secs(30);
 /// How long a failed round waits.
 const RETRY_AFTER: Duration = Duration::from_millis(300);
 
-/// Runs until the term is over.
+/// Runs until it is dropped with its term.
 pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
     loop {
         let wait = match round(&status, &term).await {
@@ -31,7 +32,6 @@ pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
             }
         };
         tokio::select! {
-            () = term.over.cancelled() => return,
             () = term.sooner.notified() => {}
             () = tokio::time::sleep(wait + Duration::from_millis(1)) => {}
         }
@@ -54,7 +54,7 @@ async fn round(status: &Arc<Status>, term: &Arc<Term>) -> Result<Option<DateTime
     expire(status, term, now).await?;
     let eligible = term.schedule.lock().next_eligible();
     let wakes = term.wakes.lock().first().map(|(at, _)| *at);
-    let deadline = *term.deadline.lock();
+    let deadline = term.deadline();
     Ok([eligible, wakes, deadline].into_iter().flatten().min())
 }
 
@@ -70,39 +70,47 @@ async fn wake(status: &Arc<Status>, term: &Arc<Term>, now: DateTime<Utc>) -> Res
         let ids: Vec<ExecutionId> = due.iter().map(|(_, id)| *id).collect();
         let mut conn = status.connection().await?;
         let woken = storage::expiry::wake(&mut conn, term.number, &ids, now).await?;
-        let jobs = storage::backlog::some(&mut conn, &ids).await?;
         drop(conn);
-        let mut wakes = term.wakes.lock();
-        for entry in &due {
-            wakes.remove(entry);
+        {
+            let mut wakes = term.wakes.lock();
+            for entry in &due {
+                wakes.remove(entry);
+            }
         }
-        drop(wakes);
-        for job in &jobs {
-            crate::leader::restore(term, job);
+        // What did not wake now may have woken before, by a commit whose answer was lost.
+        if let Err(error) = reconcile(status, term, &ids).await {
+            ids.into_iter().for_each(|id| term.doubts.doubt(id));
+            return Err(error);
         }
-        for moved in &woken {
-            status.live.show(moved.execution_id, &moved.appended);
-        }
+        tracing::info_span!("wake", executions = woken.len()).in_scope(|| {
+            woken.iter().for_each(|moved| status.live.show(moved.execution_id, &moved.appended));
+        });
         term.released.notify_one();
     }
 }
 
 async fn expire(status: &Arc<Status>, term: &Arc<Term>, now: DateTime<Utc>) -> Result<(), StorageError> {
-    if term.deadline.lock().is_none_or(|at| at > now) {
-        return Ok(());
-    }
+    let Some(passed) = term.passed(now) else { return Ok(()) };
+    let next = expire_all(status, term, now).await;
+    term.due(*next.as_ref().unwrap_or(&Some(passed)));
+    next.map(drop)
+}
+
+/// Ends all that is past its deadline, and returns when there will be more.
+async fn expire_all(
+    status: &Arc<Status>,
+    term: &Arc<Term>,
+    now: DateTime<Utc>,
+) -> Result<Option<DateTime<Utc>>, StorageError> {
     loop {
         let mut conn = status.connection().await?;
         let ended = storage::expiry::expire_due(&mut conn, term.number, BATCH, now).await?;
         if ended.is_empty() {
-            let next = storage::expiry::next_deadline(&mut conn).await?;
-            *term.deadline.lock() = next;
-            return Ok(());
+            return storage::expiry::next_deadline(&mut conn, now).await;
         }
         drop(conn);
-        for moved in &ended {
-            end(status, term, moved);
-        }
+        tracing::info_span!("expire", executions = ended.len())
+            .in_scope(|| ended.iter().for_each(|moved| end(status, term, moved)));
     }
 }
 
@@ -110,6 +118,7 @@ fn end(status: &Status, term: &Term, moved: &Moved) {
     // The executor learns with its next report or renewal that it was fenced.
     let change = settle::Moved {
         id: moved.execution_id,
+        epoch: moved.epoch,
         state: moved.state,
         eligible_at: None,
         slot_ms: None,

@@ -6,25 +6,27 @@ use std::{
     time::Duration,
 };
 
-use domain::{ExecutionId, State};
+use chrono::{DateTime, Utc};
+use domain::{ExecutionId, ExecutorId, State};
 use protocol::operate::Violation;
-use storage::{StorageError, backlog::Unfinished};
+use storage::{PooledConnection, StorageError, backlog::Unfinished};
 
 use crate::{
-    leader::{Term, chain, restore},
+    leader::{Term, chain},
+    reconcile::reconcile,
     scheduler::Place,
     service::Status,
 };
 
 const EVERY: Duration = Duration::from_secs(60);
 
-/// Runs until the term is over.
+/// How many executions are compared at once: the queue is locked meanwhile.
+const SLICE: usize = 1_000;
+
+/// Runs until it is dropped with its term.
 pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
     loop {
-        tokio::select! {
-            () = term.over.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
-        }
+        tokio::time::sleep(EVERY).await;
         term.forget_gone();
         match round(&status, &term).await {
             Ok(()) => {}
@@ -36,7 +38,7 @@ pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
 
 async fn round(status: &Arc<Status>, term: &Arc<Term>) -> Result<(), StorageError> {
     let mut conn = status.connection().await?;
-    storage::upkeep::ensure_partitions(&mut conn, status.now(), 3).await?;
+    partitions(&mut conn, status.now()).await;
     storage::upkeep::forget_idempotency_keys(&mut conn, term.number).await?;
     storage::executors::forget_old(&mut conn, term.number).await?;
     drop(conn);
@@ -47,7 +49,14 @@ async fn round(status: &Arc<Status>, term: &Arc<Term>) -> Result<(), StorageErro
     Ok(())
 }
 
-/// Differences between the queue and the ledger. Two looks: what moves between them is no difference.
+/// Makes partitions ahead of time. Without one its rows go to the default partition: nothing else has to wait for it.
+pub(crate) async fn partitions(conn: &mut PooledConnection, now: DateTime<Utc>) {
+    if let Err(error) = storage::upkeep::ensure_partitions(conn, now, 3).await {
+        tracing::error!(error = %chain(&error), "a partition of the event log cannot be made");
+    }
+}
+
+/// Differences between the memory and the ledger. Two looks: what moves between them is no difference.
 pub(crate) async fn compare(
     status: &Arc<Status>,
     term: &Arc<Term>,
@@ -58,20 +67,13 @@ pub(crate) async fn compare(
         return Ok(Vec::new());
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let ledger = read(status).await?;
-    let again = differences(term, &ledger);
+    let again = differences(term, &read(status).await?);
     suspects.retain(|id, rule| again.get(id) == Some(rule));
     if repair {
-        for row in ledger.iter().filter(|row| suspects.contains_key(&row.execution_id)) {
-            term.schedule.lock().remove(row.execution_id);
-            restore(term, row);
+        let ids: Vec<ExecutionId> = suspects.keys().copied().collect();
+        for ids in ids.chunks(SLICE) {
+            reconcile(status, term, ids).await?;
         }
-        let known: HashSet<ExecutionId> = ledger.iter().map(|row| row.execution_id).collect();
-        for id in suspects.keys().filter(|id| !known.contains(id)) {
-            term.schedule.lock().remove(*id);
-            term.leases.release(*id);
-        }
-        term.released.notify_one();
     }
     Ok(suspects.into_iter().map(|(id, rule)| Violation { rule: rule.to_owned(), execution_id: Some(id) }).collect())
 }
@@ -82,27 +84,55 @@ async fn read(status: &Status) -> Result<Vec<Unfinished>, StorageError> {
 }
 
 fn differences(term: &Term, ledger: &[Unfinished]) -> HashMap<ExecutionId, &'static str> {
-    let schedule = term.schedule.lock();
-    let places: HashMap<ExecutionId, Place> = schedule.entries().collect();
     let wakes: HashSet<ExecutionId> = term.wakes.lock().iter().map(|(_, id)| *id).collect();
     let mut found = HashMap::new();
-    for row in ledger {
-        let place = places.get(&row.execution_id);
-        let rule = match (row.state, place) {
-            (State::Queued, None) => Some("queued_but_not_in_the_queue"),
-            (State::Queued, Some(Place::Running)) => Some("queued_but_running_in_the_queue"),
-            (State::Processing | State::Cancelling, Some(Place::Running)) => None,
-            (State::Processing | State::Cancelling, _) => Some("held_but_not_running_in_the_queue"),
-            (State::Waiting, _) if !wakes.contains(&row.execution_id) => Some("waiting_without_a_timer"),
-            _ => None,
+    for slice in ledger.chunks(SLICE) {
+        let places: Vec<Option<Place>> = {
+            let schedule = term.schedule.lock();
+            slice.iter().map(|row| schedule.place(row.execution_id)).collect()
         };
-        if let Some(rule) = rule {
-            found.insert(row.execution_id, rule);
+        for (row, place) in slice.iter().zip(places) {
+            // A deadline that memory has lost costs nothing to note again.
+            term.due(row.due_at);
+            let hold = term.leases.holder(row.execution_id);
+            if let Some(rule) = difference(row, place, hold, &wakes) {
+                found.insert(row.execution_id, rule);
+            }
         }
     }
     let unfinished: HashSet<ExecutionId> = ledger.iter().map(|row| row.execution_id).collect();
-    for id in places.keys().filter(|id| !unfinished.contains(id)) {
-        found.insert(*id, "in_the_queue_but_finished");
+    let mut end = usize::MAX;
+    while end > 0 {
+        let (ids, start) = term.schedule.lock().slice(end, SLICE);
+        end = start;
+        found.extend(ids.into_iter().filter(|id| !unfinished.contains(id)).map(|id| (id, "in_the_queue_but_finished")));
     }
+    let held = term.leases.all().into_iter().map(|hold| hold.execution_id);
+    found.extend(held.filter(|id| !unfinished.contains(id)).map(|id| (id, "held_but_finished")));
     found
 }
+
+fn difference(
+    row: &Unfinished,
+    place: Option<Place>,
+    hold: Option<(i32, ExecutorId)>,
+    wakes: &HashSet<ExecutionId>,
+) -> Option<&'static str> {
+    match (row.state, place) {
+        (State::Queued, None) => Some("queued_but_not_in_the_queue"),
+        (State::Queued, Some(Place::Running)) => Some("queued_but_running_in_the_queue"),
+        (State::Processing | State::Cancelling, Some(Place::Running)) => {
+            // Without its lease nobody would notice that its executor is lost.
+            let known = hold.is_some_and(|(epoch, executor)| epoch == row.epoch && Some(executor) == row.executor_id);
+            (!known).then_some("held_without_a_lease")
+        }
+        (State::Processing | State::Cancelling, _) => Some("held_but_not_running_in_the_queue"),
+        (State::Waiting, _) if !wakes.contains(&row.execution_id) => Some("waiting_without_a_timer"),
+        _ if hold.is_some() => Some("not_held_but_leased"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "upkeep_tests.rs"]
+mod tests;

@@ -79,7 +79,7 @@ pub async fn put_user(
     write_as_leader!(conn, term, put_user_once(conn, user))
 }
 
-async fn put_user_once(conn: &mut AsyncPgConnection, user: &PutUser) -> Result<Created<UserId>, StorageError> {
+async fn put_user_once(conn: &AsyncPgConnection, user: &PutUser) -> Result<Created<UserId>, StorageError> {
     let row: Option<MadeRow> =
         sql("INSERT INTO users (id, name, level_id) SELECT ?, ?, id FROM levels WHERE name = ? \
          ON CONFLICT (name) DO UPDATE SET level_id = excluded.level_id RETURNING id, xmax = 0 AS created")
@@ -102,7 +102,7 @@ async fn put_user_once(conn: &mut AsyncPgConnection, user: &PutUser) -> Result<C
 }
 
 /// Makes the copies of (user, engine) pairs that are not there yet; the ids of all of them.
-async fn copies(conn: &mut AsyncPgConnection, pairs: Vec<(Uuid, Uuid)>) -> Result<Vec<UserEngineId>, StorageError> {
+async fn copies(conn: &AsyncPgConnection, pairs: Vec<(Uuid, Uuid)>) -> Result<Vec<UserEngineId>, StorageError> {
     if pairs.is_empty() {
         return Ok(Vec::new());
     }
@@ -130,7 +130,7 @@ pub async fn deploy(conn: &mut AsyncPgConnection, term: i64, flow: &Deploy) -> R
     write_as_leader!(conn, term, deploy_once(conn, flow))
 }
 
-async fn deploy_once(conn: &mut AsyncPgConnection, flow: &Deploy) -> Result<Deployed, StorageError> {
+async fn deploy_once(conn: &AsyncPgConnection, flow: &Deploy) -> Result<Deployed, StorageError> {
     // The upsert locks the engine's row: two deployments of one engine take turns.
     let engine: IdRow = sql("INSERT INTO engines (id, name, title, description) VALUES (?, ?, ?, ?) \
          ON CONFLICT (name) DO UPDATE SET title = excluded.title, description = excluded.description RETURNING id")
@@ -174,7 +174,7 @@ pub async fn assign(conn: &mut AsyncPgConnection, term: i64, assign: &Assign) ->
     write_as_leader!(conn, term, assign_once(conn, assign))
 }
 
-async fn assign_once(conn: &mut AsyncPgConnection, assign: &Assign) -> Result<Assigned, StorageError> {
+async fn assign_once(conn: &AsyncPgConnection, assign: &Assign) -> Result<Assigned, StorageError> {
     let engine = assign.engine_id.uuid();
     let users = match assign.to {
         Assignee::User(user) => vec![user.uuid()],

@@ -37,6 +37,8 @@ pub struct Unfinished {
     pub started: bool,
     /// When it may be released (queued) or wakes (waiting).
     pub eligible_at: Option<DateTime<Utc>>,
+    /// When it ends if nothing else ends it.
+    pub due_at: Option<DateTime<Utc>>,
     /// The owner's share in the fair queue.
     pub weight: f64,
     /// The owner's limit of executions at once.
@@ -65,6 +67,8 @@ struct Row {
     started_at: Option<DateTime<Utc>>,
     #[diesel(sql_type = Nullable<Timestamptz>)]
     eligible_at: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    due_at: Option<DateTime<Utc>>,
     #[diesel(sql_type = Double)]
     weight: f64,
     #[diesel(sql_type = Nullable<Integer>)]
@@ -80,7 +84,8 @@ pub async fn unfinished(conn: &mut AsyncPgConnection) -> Result<Vec<Unfinished>,
     loop {
         let after = all.last().map_or(Uuid::nil(), |last| last.execution_id.uuid());
         let page: Vec<Row> = sql("SELECT e.id, e.user_id, e.engine_id, e.priority, e.tag, e.state, e.epoch, e.executor_id, e.started_at, \
-             e.eligible_at, COALESCE(l.weight, 1) AS weight, l.max_running FROM executions e LEFT JOIN users u ON u.id = e.user_id \
+             e.eligible_at, LEAST(CASE WHEN e.started_at IS NULL THEN e.queue_deadline_at END, e.deadline_at) AS due_at, \
+             COALESCE(l.weight, 1) AS weight, l.max_running FROM executions e LEFT JOIN users u ON u.id = e.user_id \
              LEFT JOIN levels l ON l.id = u.level_id WHERE e.finished_at IS NULL AND e.id > ? ORDER BY e.id LIMIT ?")
         .bind::<SqlUuid, _>(after)
         .bind::<BigInt, _>(PAGE)
@@ -101,14 +106,14 @@ pub async fn unfinished(conn: &mut AsyncPgConnection) -> Result<Vec<Unfinished>,
 /// # Errors
 /// When the database cannot be reached.
 pub async fn some(conn: &mut AsyncPgConnection, ids: &[ExecutionId]) -> Result<Vec<Unfinished>, StorageError> {
-    let rows: Vec<Row> = sql(
-        "SELECT e.id, e.user_id, e.engine_id, e.priority, e.tag, e.state, e.epoch, e.executor_id, e.started_at, \
-         e.eligible_at, COALESCE(l.weight, 1) AS weight, l.max_running FROM executions e LEFT JOIN users u ON u.id = e.user_id \
-         LEFT JOIN levels l ON l.id = u.level_id WHERE e.finished_at IS NULL AND e.id = ANY(?)",
-    )
-    .bind::<diesel::sql_types::Array<SqlUuid>, _>(ids.iter().map(|id| id.uuid()).collect::<Vec<_>>())
-    .load(conn)
-    .await?;
+    let rows: Vec<Row> =
+        sql("SELECT e.id, e.user_id, e.engine_id, e.priority, e.tag, e.state, e.epoch, e.executor_id, e.started_at, \
+         e.eligible_at, LEAST(CASE WHEN e.started_at IS NULL THEN e.queue_deadline_at END, e.deadline_at) AS due_at, \
+             COALESCE(l.weight, 1) AS weight, l.max_running FROM executions e LEFT JOIN users u ON u.id = e.user_id \
+         LEFT JOIN levels l ON l.id = u.level_id WHERE e.finished_at IS NULL AND e.id = ANY(?)")
+        .bind::<diesel::sql_types::Array<SqlUuid>, _>(ids.iter().map(|id| id.uuid()).collect::<Vec<_>>())
+        .load(conn)
+        .await?;
     rows.into_iter().map(Unfinished::try_from).collect()
 }
 
@@ -127,6 +132,7 @@ impl TryFrom<Row> for Unfinished {
             executor_id: row.executor_id.map(ExecutorId::from_uuid),
             started: row.started_at.is_some(),
             eligible_at: row.eligible_at,
+            due_at: row.due_at,
             weight: row.weight,
             max_running: row.max_running.map(i32::unsigned_abs),
         })

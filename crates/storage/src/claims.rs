@@ -43,11 +43,30 @@ struct UnitRow {
     complete: bool,
 }
 
-/// Grants what is queued, and again what this very claim was granted before. The answers are in the order of the claims;
-/// `None` is a refusal.
+/// A claim with who makes it.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// Who wants to hold it.
+    pub executor: ExecutorId,
+    /// What it wants.
+    pub claim: Claim,
+}
+
+/// Why a claim is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Another claim was first.
+    Held,
+    /// It may not be released yet.
+    Early,
+    /// It is over, waits, or is not there.
+    Gone,
+}
+
+/// Grants what is queued to one executor. The answers are in the order of the claims; `None` is a refusal.
 ///
 /// # Errors
-/// When the database cannot be reached or another process leads.
+/// As [`claim_batch`].
 pub async fn claim(
     conn: &mut AsyncPgConnection,
     term: i64,
@@ -55,29 +74,49 @@ pub async fn claim(
     claims: &[Claim],
     now: DateTime<Utc>,
 ) -> Result<Vec<Option<Grant>>, StorageError> {
-    write_as_leader!(conn, term, claim_once(conn, executor, claims, now))
+    let asked: Vec<Asked> = claims.iter().map(|claim| Asked { executor, claim: *claim }).collect();
+    Ok(claim_batch(conn, term, &asked, now).await?.into_iter().map(Result::ok).collect())
+}
+
+/// Grants what is queued, and again what this very claim was granted before, in one transaction. The answers are in the
+/// order of the claims; of two claims to the same execution the first gets it.
+///
+/// # Errors
+/// When the database cannot be reached or another process leads.
+pub async fn claim_batch(
+    conn: &mut AsyncPgConnection,
+    term: i64,
+    claims: &[Asked],
+    now: DateTime<Utc>,
+) -> Result<Vec<Result<Grant, Refusal>>, StorageError> {
+    write_as_leader!(conn, term, claim_once(conn, claims, now))
 }
 
 async fn claim_once(
-    conn: &mut AsyncPgConnection,
-    executor: ExecutorId,
-    claims: &[Claim],
+    conn: &AsyncPgConnection,
+    claims: &[Asked],
     now: DateTime<Utc>,
-) -> Result<Vec<Option<Grant>>, StorageError> {
-    let mut entries = lock(conn, claims.iter().map(|claim| claim.execution_id.uuid()).collect()).await?;
-    let wishes: HashMap<ExecutionId, Uuid> =
-        claims.iter().map(|claim| (claim.execution_id, claim.claim_id.uuid())).collect();
-    entries.retain_mut(|entry| {
-        let Some(claim) = wishes.get(&entry.id).copied() else { return false };
-        let again = entry.executor_id == Some(executor.uuid()) && entry.claim_id == Some(claim);
-        again || grant(entry, executor, claim, now)
-    });
-    save(conn, &entries).await?;
+) -> Result<Vec<Result<Grant, Refusal>>, StorageError> {
+    let ids: Vec<Uuid> = claims.iter().map(|asked| asked.claim.execution_id.uuid()).collect();
+    // The submission's details never change: no lock has to come before them.
+    let (mut entries, mut details) = futures::try_join!(lock(conn, ids.clone()), details(conn, ids))?;
+    let places: HashMap<ExecutionId, usize> = entries.iter().enumerate().map(|(at, entry)| (entry.id, at)).collect();
+    let mut verdicts = Vec::with_capacity(claims.len());
+    for asked in claims {
+        let entry = places.get(&asked.claim.execution_id).and_then(|at| entries.get_mut(*at));
+        verdicts.push(entry.map_or(Err(Refusal::Gone), |entry| grant(entry, asked, now)));
+    }
+    // The same claim twice, when its answer was late, gets the same answer twice.
+    let mut granted: HashMap<ExecutionId, usize> = HashMap::new();
+    for (asked, _) in claims.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_ok()) {
+        *granted.entry(asked.claim.execution_id).or_default() += 1;
+    }
+    entries.retain(|entry| granted.contains_key(&entry.id));
     let ids: Vec<Uuid> = entries.iter().map(|entry| entry.id.uuid()).collect();
-    let (mut details, mut units) = futures::try_join!(details(conn, ids.clone()), units(conn, ids))?;
     // Only an earlier attempt can have left text in the log.
     let resumed: Vec<Uuid> = entries.iter().filter(|entry| entry.epoch > 1).map(|entry| entry.id.uuid()).collect();
-    let mut open = open_units(conn, &resumed).await?;
+    let ((), mut units, mut open) =
+        futures::try_join!(save(conn, &entries), units(conn, ids), open_units(conn, &resumed))?;
     let mut grants = HashMap::new();
     for entry in &entries {
         if let Some(detail) = details.remove(&entry.id.uuid()) {
@@ -86,22 +125,44 @@ async fn claim_once(
             grants.insert(entry.id, answer(entry, detail, found, &shown)?);
         }
     }
-    Ok(claims.iter().map(|claim| grants.remove(&claim.execution_id)).collect())
+    let mut hand_out = |id: ExecutionId| {
+        let left = granted.get_mut(&id).map_or(0, |left| {
+            *left -= 1;
+            *left
+        });
+        let grant = if left == 0 { grants.remove(&id) } else { grants.get(&id).cloned() };
+        grant.ok_or(Refusal::Gone)
+    };
+    Ok(claims
+        .iter()
+        .zip(verdicts)
+        .map(|(asked, said)| said.and_then(|()| hand_out(asked.claim.execution_id)))
+        .collect())
 }
 
-/// Whether the execution may be had. What is not eligible yet is not queued for anybody.
-fn grant(entry: &mut Entry, executor: ExecutorId, claim: Uuid, now: DateTime<Utc>) -> bool {
-    let early = entry.eligible_at.is_some_and(|at| at > now);
-    if early || entry.state != State::Queued || entry.change(Change::Claim, now).is_err() {
-        return false;
+/// Makes the claimant the holder, or says why not. What is not eligible yet is not queued for anybody.
+fn grant(entry: &mut Entry, asked: &Asked, now: DateTime<Utc>) -> Result<(), Refusal> {
+    let (executor, claim) = (asked.executor.uuid(), asked.claim.claim_id.uuid());
+    if entry.executor_id == Some(executor) && entry.claim_id == Some(claim) {
+        return Ok(());
     }
+    if entry.state.is_held() {
+        return Err(Refusal::Held);
+    }
+    if entry.state != State::Queued {
+        return Err(Refusal::Gone);
+    }
+    if entry.eligible_at.is_some_and(|at| at > now) {
+        return Err(Refusal::Early);
+    }
+    entry.change(Change::Claim, now).map_err(|_illegal| Refusal::Gone)?;
     entry.take_epoch();
-    entry.executor_id = Some(executor.uuid());
+    entry.executor_id = Some(executor);
     entry.claim_id = Some(claim);
     entry.eligible_at = None;
     entry.started_at.get_or_insert(now);
     entry.claimed_at = Some(now);
-    true
+    Ok(())
 }
 
 fn answer(

@@ -34,6 +34,12 @@ impl StorageError {
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Contended(_))
     }
+
+    /// Whether what was to be written is at fault: the same call never succeeds.
+    #[must_use]
+    pub const fn is_about_the_data(&self) -> bool {
+        matches!(self, Self::Poison(_) | Self::Corrupt(_) | Self::Conflict(_))
+    }
 }
 
 impl From<DieselError> for StorageError {
@@ -41,9 +47,10 @@ impl From<DieselError> for StorageError {
         let DieselError::DatabaseError(kind, information) = &error else { return from_client(error) };
         match kind {
             DatabaseErrorKind::SerializationFailure => Self::Contended(error),
-            DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand => {
-                Self::Unavailable(Box::new(error))
-            }
+            // A read-only server is one that has just become a replica (SQLSTATE 25006).
+            DatabaseErrorKind::ClosedConnection
+            | DatabaseErrorKind::UnableToSendCommand
+            | DatabaseErrorKind::ReadOnlyTransaction => Self::Unavailable(Box::new(error)),
             DatabaseErrorKind::UniqueViolation | DatabaseErrorKind::ForeignKeyViolation => {
                 Self::Conflict(information.message().to_owned())
             }
@@ -53,7 +60,38 @@ impl From<DieselError> for StorageError {
     }
 }
 
-/// diesel names neither deadlocks, time-outs nor a server that shuts down: only their text tells them.
+/// What the server says when it lacks something (SQLSTATE class 53), or an operator or a deadline is in the way (class 57).
+const LATER: [&str; 24] = [
+    // 53000, 53100, 53200, 53300, 53400
+    "No space left on device",
+    "could not extend file",
+    "could not write to file",
+    "disk full",
+    "out of memory",
+    "out of shared memory",
+    "too many clients",
+    "too many connections",
+    "remaining connection slots",
+    "limit exceeded",
+    "max_locks_per_transaction",
+    "exceeds maximum allowed",
+    // 57014, 57P01, 57P02, 57P03, 57P05
+    "canceling statement due to",
+    "statement timeout",
+    "lock timeout",
+    "terminating connection",
+    "is starting up",
+    "is shutting down",
+    "recovery mode",
+    "not yet accepting connections",
+    "not accepting commands",
+    // 25006, 08xxx
+    "read-only transaction",
+    "connection closed",
+    "error communicating",
+];
+
+/// diesel passes no SQLSTATE on and names neither deadlocks, time-outs nor a server that shuts down: only their text tells them.
 fn from_message(error: DieselError) -> StorageError {
     let text = error.to_string();
     let says = |needles: &[&str]| needles.iter().any(|needle| text.contains(needle));
@@ -61,17 +99,7 @@ fn from_message(error: DieselError) -> StorageError {
         StorageError::Contended(error)
     } else if says(&["invalid byte sequence", "unsupported Unicode", "out of range", "cannot be converted"]) {
         StorageError::Poison(error)
-    } else if says(&[
-        "terminating connection",
-        "connection closed",
-        "statement timeout",
-        "lock timeout",
-        "is starting up",
-        "is shutting down",
-        "recovery mode",
-        "error communicating",
-        "too many clients",
-    ]) {
+    } else if says(&LATER) {
         StorageError::Unavailable(Box::new(error))
     } else {
         StorageError::Database(error)
@@ -85,5 +113,35 @@ fn from_client(error: DieselError) -> StorageError {
         }
         DieselError::SerializationError(_) => StorageError::Poison(error),
         other => StorageError::Database(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(kind: DatabaseErrorKind, text: &str) -> StorageError {
+        DieselError::DatabaseError(kind, Box::new(text.to_owned())).into()
+    }
+
+    #[test]
+    fn what_passes_is_unavailable_and_what_is_wrong_is_not() {
+        for text in [
+            "could not extend file \"base/1/2\": No space left on device",
+            "sorry, too many clients already",
+            "remaining connection slots are reserved for roles with the SUPERUSER attribute",
+            "canceling statement due to statement timeout",
+            "terminating connection due to administrator command",
+            "the database system is not yet accepting connections",
+            "cannot execute INSERT in a read-only transaction",
+        ] {
+            assert!(matches!(said(DatabaseErrorKind::Unknown, text), StorageError::Unavailable(_)), "{text}");
+        }
+        let read_only =
+            said(DatabaseErrorKind::ReadOnlyTransaction, "cannot execute UPDATE in a read-only transaction");
+        assert!(matches!(read_only, StorageError::Unavailable(_)));
+        assert!(matches!(said(DatabaseErrorKind::Unknown, "deadlock detected"), StorageError::Contended(_)));
+        let missing = said(DatabaseErrorKind::Unknown, "relation \"executions\" does not exist");
+        assert!(matches!(missing, StorageError::Database(_)));
     }
 }

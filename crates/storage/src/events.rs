@@ -16,6 +16,8 @@ use crate::{error::StorageError, sql::sql};
 
 /// At most this many chunks are read for one page or one tail.
 const CHUNKS: i32 = 500;
+/// At most about this many bytes are read for one page, or for all tails of one request. The first chunk always is.
+const BYTES: i64 = 4 << 20;
 /// At most this many events of one silent stream are sent at once.
 const TAIL: usize = 200;
 
@@ -58,15 +60,19 @@ pub async fn page(
 ) -> Result<EventPage, StorageError> {
     // Every chunk has an event at least.
     let chunks = i32::try_from(limit).map_or(CHUNKS, |limit| limit.saturating_add(1).min(CHUNKS));
-    let rows: Vec<ChunkRow> =
-        sql("SELECT execution_id, records FROM events WHERE execution_id = ? AND last_sequence > ? \
-                                   ORDER BY first_sequence LIMIT ?")
-        .bind::<SqlUuid, _>(execution.uuid())
-        .bind::<BigInt, _>(after.0)
-        .bind::<Integer, _>(chunks)
-        .load(conn)
-        .await?;
-    let full = rows.len() == usize::try_from(chunks).unwrap_or(usize::MAX);
+    let rows: Vec<ChunkRow> = sql("SELECT execution_id, records FROM (SELECT execution_id, first_sequence, records, \
+             sum(octet_length(records)) OVER (ORDER BY first_sequence) - octet_length(records) AS before \
+             FROM events WHERE execution_id = ? AND last_sequence > ? ORDER BY first_sequence LIMIT ?) v \
+             WHERE before < ? ORDER BY first_sequence")
+    .bind::<SqlUuid, _>(execution.uuid())
+    .bind::<BigInt, _>(after.0)
+    .bind::<Integer, _>(chunks)
+    .bind::<BigInt, _>(BYTES)
+    .load(conn)
+    .await?;
+    let bytes: usize = rows.iter().map(|row| row.records.len()).sum();
+    let full =
+        rows.len() == usize::try_from(chunks).unwrap_or(usize::MAX) || i64::try_from(bytes).is_ok_and(|b| b >= BYTES);
     let mut events = Vec::new();
     for row in rows {
         events.extend(read(&row.records)?.into_iter().filter(|record| record.sequence > after));
@@ -109,12 +115,14 @@ pub async fn tails(
     let lasts: Vec<i64> = streams.iter().map(|(_, last)| last.0).collect();
     // `executions.last_sequence` tells in one cheap look-up which streams missed something at all.
     let rows: Vec<ChunkRow> =
-        sql("SELECT v.execution_id, v.records FROM unnest(?::uuid[], ?::bigint[]) AS s(id, last) \
-         JOIN executions e ON e.id = s.id AND e.last_sequence > s.last \
+        sql("SELECT execution_id, records FROM (SELECT v.*, sum(octet_length(v.records)) \
+         OVER (ORDER BY v.execution_id, v.first_sequence) - octet_length(v.records) AS before \
+         FROM unnest(?::uuid[], ?::bigint[]) AS s(id, last) JOIN executions e ON e.id = s.id AND e.last_sequence > s.last \
          CROSS JOIN LATERAL (SELECT execution_id, first_sequence, records FROM events WHERE execution_id = s.id \
-         AND last_sequence > s.last ORDER BY first_sequence LIMIT 50) v ORDER BY v.execution_id, v.first_sequence")
+         AND last_sequence > s.last ORDER BY first_sequence LIMIT 50) v) t WHERE before < ? ORDER BY execution_id, first_sequence")
         .bind::<Array<SqlUuid>, _>(ids)
         .bind::<Array<BigInt>, _>(lasts)
+        .bind::<BigInt, _>(BYTES)
         .load(conn)
         .await?;
     let after: HashMap<Uuid, Sequence> = streams.iter().map(|(id, last)| (id.uuid(), *last)).collect();
@@ -150,8 +158,8 @@ pub(crate) async fn open_units(
         let units = found.entry(row.execution_id).or_default();
         for record in read(&row.records)? {
             if record.name.starts_with("output.") {
-                let event = record.event().map_err(|error| StorageError::Corrupt(error.to_string()))?;
-                apply(units, record.sequence.epoch(), event.body);
+                let body = record.body().map_err(|error| StorageError::Corrupt(error.to_string()))?;
+                apply(units, record.sequence.epoch(), body);
             }
         }
     }

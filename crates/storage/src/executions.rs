@@ -156,7 +156,7 @@ pub async fn get(conn: &mut AsyncPgConnection, subject: &Subject) -> Result<Opti
 }
 
 /// Adds what only an ended execution has: the result or what is kept of it, the error and the files.
-async fn complete(conn: &mut AsyncPgConnection, view: &mut ExecutionView) -> Result<(), StorageError> {
+async fn complete(conn: &AsyncPgConnection, view: &mut ExecutionView) -> Result<(), StorageError> {
     let id = view.execution_id.uuid();
     let stored: Option<ResultRow> = sql("SELECT result, failure FROM execution_results WHERE execution_id = ?")
         .bind::<SqlUuid, _>(id)
@@ -211,7 +211,7 @@ fn failure(value: serde_json::Value) -> Result<domain::Failure, StorageError> {
 }
 
 async fn deliverables(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     ids: Vec<Uuid>,
 ) -> Result<HashMap<Uuid, Vec<DeliverableRow>>, StorageError> {
     let rows: Vec<DeliverableEntry> =

@@ -63,7 +63,7 @@ pub async fn renew(conn: &mut AsyncPgConnection, term: i64, renewal: &Renewal) -
     write_as_leader!(conn, term, renew_once(conn, renewal))
 }
 
-async fn renew_once(conn: &mut AsyncPgConnection, renewal: &Renewal) -> Result<Renewed, StorageError> {
+async fn renew_once(conn: &AsyncPgConnection, renewal: &Renewal) -> Result<Renewed, StorageError> {
     let row: RenewedRow = sql("INSERT INTO executors (id, name, version, slots, draining, lease_until) \
          VALUES (?, ?, ?, ?, ?, now() + make_interval(secs => ?)) \
          ON CONFLICT (id) DO UPDATE SET draining = excluded.draining, slots = excluded.slots, lease_until = excluded.lease_until \

@@ -25,8 +25,10 @@ pub struct Moved {
     pub execution_id: ExecutionId,
     /// Where it is now.
     pub state: State,
-    /// The attempt that was fenced, if it was held.
-    pub fenced: Option<(ExecutorId, i32)>,
+    /// The attempt that is over.
+    pub epoch: i32,
+    /// Who held it, if it was held.
+    pub fenced: Option<ExecutorId>,
     /// The events of it.
     pub appended: Vec<EventRecord>,
 }
@@ -56,7 +58,7 @@ pub async fn expire_due(
     write_as_leader!(conn, term, expire_once(conn, limit, now))
 }
 
-async fn expire_once(conn: &mut AsyncPgConnection, limit: i64, now: DateTime<Utc>) -> Result<Vec<Moved>, StorageError> {
+async fn expire_once(conn: &AsyncPgConnection, limit: i64, now: DateTime<Utc>) -> Result<Vec<Moved>, StorageError> {
     let due: Vec<IdRow> = sql("SELECT id FROM executions WHERE finished_at IS NULL AND (queue_deadline_at IS NOT NULL OR deadline_at IS NOT NULL) \
          AND LEAST(queue_deadline_at, deadline_at) <= ? AND (deadline_at <= ? OR started_at IS NULL) LIMIT ?")
     .bind::<Timestamptz, _>(now)
@@ -74,11 +76,11 @@ async fn expire_once(conn: &mut AsyncPgConnection, limit: i64, now: DateTime<Utc
     let mut failed = Vec::new();
     let mut moved = Vec::new();
     for entry in &mut entries {
-        let fenced = entry.executor_id.map(|executor| (ExecutorId::from_uuid(executor), entry.epoch));
+        let (epoch, fenced) = (entry.epoch, entry.executor_id.map(ExecutorId::from_uuid));
         if let Some(failure) = expire(entry, now)? {
             failed.push((entry.id, failure));
         }
-        moved.push(Moved { execution_id: entry.id, state: entry.state, fenced, appended: entry.events.clone() });
+        moved.push(Moved { execution_id: entry.id, state: entry.state, epoch, fenced, appended: entry.events.clone() });
     }
     write_failures(conn, &failed).await?;
     save(conn, &entries).await?;
@@ -103,15 +105,25 @@ fn expire(entry: &mut Entry, now: DateTime<Utc>) -> Result<Option<Failure>, Stor
     }
 }
 
-/// The next deadline after which [`expire_due`] finds something; `None` when no unfinished execution has one.
+/// The next instant after `now` at which [`expire_due`] may find something; `None` when no unfinished execution has a deadline. Two
+/// looks at the index: what lies ahead, and what has outlived its first deadline by having started.
 ///
 /// # Errors
 /// When the database cannot be reached.
-pub async fn next_deadline(conn: &mut AsyncPgConnection) -> Result<Option<DateTime<Utc>>, StorageError> {
+pub async fn next_deadline(
+    conn: &mut AsyncPgConnection,
+    now: DateTime<Utc>,
+) -> Result<Option<DateTime<Utc>>, StorageError> {
     let row: DueRow = sql(
-        "SELECT min(LEAST(CASE WHEN started_at IS NULL THEN queue_deadline_at END, deadline_at)) AS at FROM executions \
-         WHERE finished_at IS NULL AND (queue_deadline_at IS NOT NULL OR deadline_at IS NOT NULL)",
+        "SELECT LEAST((SELECT LEAST(queue_deadline_at, deadline_at) FROM executions \
+         WHERE finished_at IS NULL AND (queue_deadline_at IS NOT NULL OR deadline_at IS NOT NULL) \
+         AND LEAST(queue_deadline_at, deadline_at) > ? ORDER BY LEAST(queue_deadline_at, deadline_at) LIMIT 1), \
+         (SELECT min(CASE WHEN started_at IS NULL THEN LEAST(queue_deadline_at, deadline_at) ELSE deadline_at END) FROM executions \
+         WHERE finished_at IS NULL AND (queue_deadline_at IS NOT NULL OR deadline_at IS NOT NULL) \
+         AND LEAST(queue_deadline_at, deadline_at) <= ?)) AS at",
     )
+    .bind::<Timestamptz, _>(now)
+    .bind::<Timestamptz, _>(now)
     .get_result(conn)
     .await?;
     Ok(row.at)
@@ -131,7 +143,7 @@ pub async fn wake(
 }
 
 async fn wake_once(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     executions: &[ExecutionId],
     now: DateTime<Utc>,
 ) -> Result<Vec<Moved>, StorageError> {
@@ -141,10 +153,11 @@ async fn wake_once(
     for entry in &mut entries {
         let state =
             entry.change(Change::Wake, now).map_err(|error| StorageError::Corrupt(format!("{}: {error}", entry.id)))?;
+        let epoch = entry.epoch;
         entry.take_epoch();
         entry.eligible_at = None;
         entry.write(EventBody::Queued { reason: Some("woken".to_owned()) }, now)?;
-        moved.push(Moved { execution_id: entry.id, state, fenced: None, appended: entry.events.clone() });
+        moved.push(Moved { execution_id: entry.id, state, epoch, fenced: None, appended: entry.events.clone() });
     }
     save(conn, &entries).await?;
     Ok(moved)

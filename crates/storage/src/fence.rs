@@ -1,7 +1,7 @@
 //! Taking executions back from executors that are lost or leave.
 
 use chrono::{DateTime, Duration, Utc};
-use diesel::sql_types::Uuid as SqlUuid;
+use diesel::sql_types::{Array, Jsonb, Uuid as SqlUuid};
 use diesel_async::AsyncPgConnection;
 use domain::{Change, EventBody, EventRecord, ExecutionId, Failure, FailureCode, State};
 
@@ -65,7 +65,7 @@ pub async fn give_back(
 }
 
 async fn fence_once(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     losses: &[Loss],
     end: fn(&mut Entry, DateTime<Utc>) -> Result<Option<Failure>, StorageError>,
     now: DateTime<Utc>,
@@ -142,16 +142,20 @@ fn lose(entry: &mut Entry, now: DateTime<Utc>) -> Result<Option<Failure>, Storag
 
 /// Stores the errors of executions that fail without a report.
 pub(crate) async fn write_failures(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     failed: &[(ExecutionId, Failure)],
 ) -> Result<(), StorageError> {
-    for (id, failure) in failed {
-        let failure = serde_json::to_value(failure).map_err(|error| StorageError::Corrupt(error.to_string()))?;
-        sql("INSERT INTO execution_results (execution_id, failure) VALUES (?, ?)")
-            .bind::<SqlUuid, _>(id.uuid())
-            .bind::<diesel::sql_types::Jsonb, _>(failure)
-            .execute(conn)
-            .await?;
+    if failed.is_empty() {
+        return Ok(());
     }
+    let mut failures = Vec::with_capacity(failed.len());
+    for (_, failure) in failed {
+        failures.push(serde_json::to_value(failure).map_err(|error| StorageError::Corrupt(error.to_string()))?);
+    }
+    sql("INSERT INTO execution_results (execution_id, failure) SELECT * FROM unnest(?::uuid[], ?::jsonb[])")
+        .bind::<Array<SqlUuid>, _>(failed.iter().map(|(id, _)| id.uuid()).collect::<Vec<_>>())
+        .bind::<Array<Jsonb>, _>(failures)
+        .execute(conn)
+        .await?;
     Ok(())
 }

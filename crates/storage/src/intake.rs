@@ -101,7 +101,7 @@ pub async fn take_in(
 }
 
 async fn take_in_once(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     batch: &[NewExecution<'_>],
     now: DateTime<Utc>,
 ) -> Result<Vec<TakenIn>, StorageError> {
@@ -148,7 +148,7 @@ fn first_event(new: &NewExecution<'_>, now: DateTime<Utc>) -> Result<EventRecord
 
 /// A resume needs a failed, cancelled or expired execution of the same owner.
 async fn refuse_unresumable(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     batch: &[NewExecution<'_>],
 ) -> Result<Vec<Option<TakenIn>>, StorageError> {
     let resumed = |new: &NewExecution<'_>| new.submission.parent.filter(|parent| parent.inherit);
@@ -174,7 +174,7 @@ async fn refuse_unresumable(
         .collect())
 }
 
-async fn read_states(conn: &mut AsyncPgConnection, ids: Vec<Uuid>) -> Result<Vec<StateRow>, StorageError> {
+async fn read_states(conn: &AsyncPgConnection, ids: Vec<Uuid>) -> Result<Vec<StateRow>, StorageError> {
     Ok(sql("SELECT id, user_id, state FROM executions WHERE id = ANY(?)")
         .bind::<Array<SqlUuid>, _>(ids)
         .load(conn)
@@ -182,7 +182,7 @@ async fn read_states(conn: &mut AsyncPgConnection, ids: Vec<Uuid>) -> Result<Vec
 }
 
 async fn insert(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     batch: &[NewExecution<'_>],
     open: &[usize],
     first_events: &HashMap<Uuid, EventRecord>,
@@ -250,7 +250,7 @@ fn json<T: serde::Serialize>(value: Option<&T>) -> Result<Option<serde_json::Val
 
 /// Copies the finished units of what is resumed.
 async fn inherit_units(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     batch: &[NewExecution<'_>],
     inserted: &HashSet<Uuid>,
 ) -> Result<(), StorageError> {
@@ -276,7 +276,7 @@ async fn inherit_units(
 }
 
 async fn states(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     batch: &[NewExecution<'_>],
     open: &[usize],
     inserted: &HashSet<Uuid>,

@@ -117,7 +117,7 @@ struct Row {
 }
 
 /// Locks the rows of `ids`, in id order, and reads them. Ids without a row are left out.
-pub(crate) async fn lock(conn: &mut AsyncPgConnection, mut ids: Vec<Uuid>) -> Result<Vec<Entry>, StorageError> {
+pub(crate) async fn lock(conn: &AsyncPgConnection, mut ids: Vec<Uuid>) -> Result<Vec<Entry>, StorageError> {
     ids.sort_unstable();
     ids.dedup();
     let rows: Vec<Row> = sql(
@@ -240,7 +240,12 @@ impl Entry {
     pub(crate) fn close(&mut self, closed_by: &str, upstream_closed_at: Option<DateTime<Utc>>) {
         self.stop.closed_by = Some(closed_by.to_owned());
         self.stop.upstream_closed_at = upstream_closed_at;
-        self.stop.tokens.get_or_insert(self.input_tokens + self.output_tokens);
+    }
+
+    /// The tokens of the receipt: those of the executor, or all that are known when it is saved.
+    fn tokens_at_stop(&self) -> Option<i64> {
+        let known = self.input_tokens + self.output_tokens;
+        self.stop.tokens.or_else(|| self.stop.closed_by.is_some().then_some(known))
     }
 }
 
@@ -250,14 +255,20 @@ pub(crate) fn chunk(records: &[EventRecord]) -> Result<String, StorageError> {
 }
 
 /// Saves every entry that changed, and its events, with two statements.
-pub(crate) async fn save(conn: &mut AsyncPgConnection, entries: &[Entry]) -> Result<(), StorageError> {
+pub(crate) async fn save(conn: &AsyncPgConnection, entries: &[Entry]) -> Result<(), StorageError> {
     let dirty: Vec<&Entry> = entries.iter().filter(|entry| entry.dirty).collect();
     if dirty.is_empty() {
         return Ok(());
     }
     let expected = dirty.len();
-    let shared: &AsyncPgConnection = conn;
-    let (_, updated) = futures::try_join!(append_events(&dirty)?.execute(shared), update(&dirty).execute(shared))?;
+    let events = append_events(&dirty)?;
+    let append = async {
+        match events {
+            Some(insert) => insert.execute(conn).await,
+            None => Ok(0),
+        }
+    };
+    let (_, updated) = futures::try_join!(append, update(&dirty).execute(conn))?;
     if updated == expected {
         Ok(())
     } else {
@@ -266,7 +277,7 @@ pub(crate) async fn save(conn: &mut AsyncPgConnection, entries: &[Entry]) -> Res
     }
 }
 
-fn append_events(entries: &[&Entry]) -> Result<crate::sql::Sql, StorageError> {
+fn append_events(entries: &[&Entry]) -> Result<Option<crate::sql::Sql>, StorageError> {
     let (mut ids, mut firsts, mut lasts, mut records) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for entry in entries {
         if let (Some(first), Some(last)) = (entry.events.first(), entry.events.last()) {
@@ -276,12 +287,16 @@ fn append_events(entries: &[&Entry]) -> Result<crate::sql::Sql, StorageError> {
             records.push(chunk(&entry.events)?);
         }
     }
-    Ok(sql("INSERT INTO events (execution_id, first_sequence, last_sequence, records) \
+    if ids.is_empty() {
+        return Ok(None);
+    }
+    let insert = sql("INSERT INTO events (execution_id, first_sequence, last_sequence, records) \
          SELECT * FROM unnest(?::uuid[], ?::bigint[], ?::bigint[], ?::text[])")
     .bind::<Array<SqlUuid>, _>(ids)
     .bind::<Array<BigInt>, _>(firsts)
     .bind::<Array<BigInt>, _>(lasts)
-    .bind::<Array<Text>, _>(records))
+    .bind::<Array<Text>, _>(records);
+    Ok(Some(insert))
 }
 
 /// Values of one column, in the order of the entries.
@@ -327,7 +342,7 @@ fn update(entries: &[&Entry]) -> crate::sql::Sql {
     .bind::<Array<Nullable<Timestamptz>>, _>(column(entries, |e| e.stop.executor_ack_at))
     .bind::<Array<Nullable<Timestamptz>>, _>(column(entries, |e| e.stop.upstream_closed_at))
     .bind::<Array<Nullable<Text>>, _>(column(entries, |e| e.stop.closed_by.clone()))
-    .bind::<Array<Nullable<BigInt>>, _>(column(entries, |e| e.stop.tokens))
+    .bind::<Array<Nullable<BigInt>>, _>(column(entries, Entry::tokens_at_stop))
     .bind::<Array<BigInt>, _>(column(entries, |e| e.input_tokens))
     .bind::<Array<BigInt>, _>(column(entries, |e| e.output_tokens))
     .bind::<Array<Integer>, _>(column(entries, |e| integer(e.progress.nodes_done)))

@@ -17,6 +17,11 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations");
 /// How long any wait for a connection, a lock or a statement may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long we wait for any answer: a little longer than the server's own deadline, for a server that stands still keeps none.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(12);
+/// How long a migration waits for one that another process runs.
+const TURN: Duration = Duration::from_secs(120);
+
 /// A bounded pool of connections.
 pub type Pool = diesel_async::pooled_connection::deadpool::Pool<AsyncPgConnection>;
 
@@ -31,7 +36,7 @@ pub fn pool(url: &str, size: usize) -> Result<Pool, StorageError> {
     let mut config = ManagerConfig::default();
     config.recycling_method = RecyclingMethod::Fast;
     config.custom_setup = Box::new(|url| establish(url.to_owned()).boxed());
-    let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(url, config);
+    let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(with_keepalives(url), config);
     Pool::builder(manager)
         .max_size(size)
         .wait_timeout(Some(DEADLINE))
@@ -42,12 +47,33 @@ pub fn pool(url: &str, size: usize) -> Result<Pool, StorageError> {
         .map_err(|error| StorageError::Unavailable(Box::new(error)))
 }
 
+/// A server whose host is gone must be noticed in seconds, whether we wait for it or send to it.
+pub(crate) fn with_keepalives(url: &str) -> String {
+    const OPTIONS: [&str; 5] = [
+        "keepalives_idle=2",
+        "keepalives_interval=1",
+        "keepalives_retries=3",
+        "tcp_user_timeout=10",
+        "connect_timeout=5",
+    ];
+    // A URL, or `key=value` pairs.
+    let (first, next) = match url.contains("://") {
+        true if url.contains('?') => ("&", "&"),
+        true => ("?", "&"),
+        false => (" ", " "),
+    };
+    format!("{url}{first}{}", OPTIONS.join(next))
+}
+
 async fn establish(url: String) -> Result<AsyncPgConnection, diesel::ConnectionError> {
     let mut conn = AsyncPgConnection::establish(&url).await?;
-    // A statement that hangs must not hang its caller; plans of our statements do not depend on their values.
+    // A statement that hangs must not hang its caller; plans of our statements do not depend on their values. Every statement
+    // finds its rows by an index: without the last line a plan made while the tables are small scans them, and is kept
+    // until the next ANALYZE, however large they have become.
     conn.batch_execute(
         "SET application_name = 'lekhika'; SET statement_timeout = '10s'; SET lock_timeout = '5s'; \
-         SET idle_in_transaction_session_timeout = '15s'; SET plan_cache_mode = 'force_generic_plan'; SET jit = off",
+         SET idle_in_transaction_session_timeout = '5s'; SET plan_cache_mode = 'force_generic_plan'; SET jit = off; \
+         SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
     )
     .await
     .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
@@ -82,7 +108,9 @@ async fn migrating(
     let unavailable = |error: std::io::Error| StorageError::Unavailable(Box::new(error));
     let migrated = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        runtime.map_err(unavailable)?.block_on(async { work(harness(&url).await?).map_err(StorageError::Unavailable) })
+        runtime
+            .map_err(unavailable)?
+            .block_on(async { work(harness(&url, DEADLINE, TURN).await?).map_err(StorageError::Unavailable) })
     });
     migrated.await.map_err(|error| StorageError::Unavailable(Box::new(error)))?
 }
@@ -93,10 +121,56 @@ pub fn migrations_key() -> String {
     env!("MIGRATIONS_KEY").to_owned()
 }
 
-async fn harness(url: &str) -> Result<Harness, StorageError> {
-    let mut conn =
-        AsyncPgConnection::establish(url).await.map_err(|error| StorageError::Unavailable(Box::new(error)))?;
+async fn harness(url: &str, connect_within: Duration, turn_within: Duration) -> Result<Harness, StorageError> {
+    let connecting = tokio::time::timeout(connect_within, AsyncPgConnection::establish(url));
+    let mut conn = match connecting.await {
+        Ok(Ok(conn)) => conn,
+        Ok(Err(error)) => return Err(StorageError::Unavailable(Box::new(error))),
+        Err(late) => return Err(StorageError::Unavailable(Box::new(late))),
+    };
     // Two processes that start together take turns; the lock ends with the connection.
+    conn.batch_execute(&format!("SET lock_timeout = {}", turn_within.as_millis())).await?;
     conn.batch_execute("SELECT pg_advisory_lock(7203601)").await?;
+    conn.batch_execute("RESET lock_timeout").await?;
     Ok(AsyncMigrationHarness::new(conn))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use testkit::services::{Server, url_of};
+
+    const SOON: Duration = Duration::from_millis(200);
+
+    #[test]
+    fn a_dead_server_is_noticed_however_the_address_is_written() {
+        for url in ["postgres://u@h:1/d", "postgres://u@h:1/d?sslmode=disable", "host=h user=u dbname=d"] {
+            let config: tokio_postgres::Config = with_keepalives(url).parse().unwrap();
+
+            assert_eq!(config.get_keepalives_idle(), Duration::from_secs(2), "{url}");
+            assert_eq!(config.get_tcp_user_timeout(), Some(&Duration::from_secs(10)), "{url}");
+            assert_eq!(config.get_dbname(), Some("d"), "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_takes_the_connection_and_is_silent_does_not_hold_up_a_migration() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("postgres://u@{}/d", listener.local_addr().unwrap());
+
+        let outcome = tokio::time::timeout(DEADLINE, harness(&url, SOON, SOON)).await.expect("it ends");
+
+        assert!(matches!(outcome.err(), Some(StorageError::Unavailable(_))));
+    }
+
+    #[tokio::test]
+    async fn a_migration_does_not_wait_for_ever_for_its_turn() {
+        let url = url_of(Server::Postgres).await;
+        let holder = harness(&url, DEADLINE, DEADLINE).await.unwrap();
+
+        let outcome = tokio::time::timeout(DEADLINE, harness(&url, DEADLINE, SOON)).await.expect("it ends");
+
+        assert!(matches!(outcome.err(), Some(StorageError::Unavailable(_))));
+        drop(holder);
+    }
 }

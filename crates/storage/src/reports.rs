@@ -17,7 +17,7 @@ use crate::{
     leader::write_as_leader,
     ledger::{Entry, lock, save},
     sql::sql,
-    usage::count_usage,
+    usage::Calls,
 };
 
 /// What became of one report.
@@ -60,10 +60,19 @@ struct Payload<'a> {
     deliverables: Vec<(ExecutionId, &'a DeliverableRow)>,
 }
 
+/// A report with who sent it.
+#[derive(Debug, Clone, Copy)]
+pub struct Filed<'a> {
+    /// The sender.
+    pub executor: ExecutorId,
+    /// What it says.
+    pub report: &'a Report,
+}
+
 /// Takes the reports of one executor. The answers are in the order of the reports.
 ///
 /// # Errors
-/// When the database cannot be reached or another process leads: send the same reports again.
+/// As [`report_batch`].
 pub async fn report(
     conn: &mut AsyncPgConnection,
     term: i64,
@@ -71,41 +80,58 @@ pub async fn report(
     reports: &[Report],
     now: DateTime<Utc>,
 ) -> Result<Vec<Reported>, StorageError> {
-    write_as_leader!(conn, term, report_once(conn, executor, reports, now))
+    let filed: Vec<Filed<'_>> = reports.iter().map(|report| Filed { executor, report }).collect();
+    report_batch(conn, term, &filed, now).await
+}
+
+/// Takes reports of any executors, in one transaction. The answers are in the order of the reports.
+///
+/// # Errors
+/// When the database cannot be reached or another process leads: send the same reports again.
+pub async fn report_batch(
+    conn: &mut AsyncPgConnection,
+    term: i64,
+    reports: &[Filed<'_>],
+    now: DateTime<Utc>,
+) -> Result<Vec<Reported>, StorageError> {
+    write_as_leader!(conn, term, report_once(conn, reports, now))
 }
 
 async fn report_once(
-    conn: &mut AsyncPgConnection,
-    executor: ExecutorId,
-    reports: &[Report],
+    conn: &AsyncPgConnection,
+    reports: &[Filed<'_>],
     now: DateTime<Utc>,
 ) -> Result<Vec<Reported>, StorageError> {
-    let mut entries = lock(conn, reports.iter().map(|report| report.execution_id.uuid()).collect()).await?;
+    let mut entries = lock(conn, reports.iter().map(|filed| filed.report.execution_id.uuid()).collect()).await?;
     let places: HashMap<ExecutionId, usize> = entries.iter().enumerate().map(|(at, entry)| (entry.id, at)).collect();
-    count_usage(conn, reports, &mut entries, &places).await?;
+    // What a call cost counts whoever holds the execution now; decided before the reports are.
+    let calls = Calls::of(reports, &entries, &places);
     let mut payload = Payload::default();
     let mut answers = Vec::with_capacity(reports.len());
-    for report in reports {
+    for Filed { executor, report } in reports {
         let entry = places.get(&report.execution_id).and_then(|at| entries.get_mut(*at));
         answers.push(match entry {
-            Some(entry) => take(entry, executor, report, &mut payload, now)?,
+            Some(entry) => take(entry, *executor, report, &mut payload, now)?,
             None => lost(report, Sequence::START),
         });
     }
-    for unit in write_units(conn, &payload, now).await?.into_iter().filter(|unit| unit.complete) {
+    let (counted, units) = futures::try_join!(calls.insert(conn), write_units(conn, &payload, now))?;
+    calls.count(conn, counted, &mut entries, &places).await?;
+    let first: HashMap<ExecutionId, usize> =
+        reports.iter().enumerate().rev().map(|(at, filed)| (filed.report.execution_id, at)).collect();
+    for unit in units.into_iter().filter(|unit| unit.complete) {
         // Progress: the next loss is the first again.
         let id = ExecutionId::from_uuid(unit.execution_id);
         if let Some(entry) = places.get(&id).and_then(|at| entries.get_mut(*at)).filter(|entry| entry.losses > 0) {
             entry.losses = 0;
             entry.touch();
         }
-        if let Some(answer) = answers.iter_mut().find(|answer| answer.verdict.execution_id == id) {
+        if let Some(answer) = first.get(&id).and_then(|at| answers.get_mut(*at)) {
             answer.new_units += 1;
         }
     }
-    write_results(conn, &payload).await?;
-    write_deliverables(conn, &payload.deliverables).await?;
-    save(conn, &entries).await?;
+    let (results, files) = (write_results(conn, &payload), write_deliverables(conn, &payload.deliverables));
+    futures::try_join!(results, files, save(conn, &entries))?;
     Ok(answers)
 }
 

@@ -4,12 +4,14 @@ use diesel::{
     QueryableByName,
     pg::Pg,
     query_builder::{AstPass, Query, QueryFragment, QueryId},
-    result::QueryResult,
+    result::{DatabaseErrorKind, Error as DieselError, QueryResult},
     serialize::ToSql,
     sql_types::{HasSqlType, Untyped},
 };
 use diesel_async::AsyncPgConnection;
 use futures::{FutureExt as _, future::BoxFuture};
+
+use crate::pool::PATIENCE;
 
 /// A statement whose `?` stand for the bound values, in order. Never built from anything but literals.
 pub(crate) struct Sql {
@@ -55,6 +57,15 @@ impl Sql {
     }
 }
 
+/// Waits for an answer, but not for ever.
+async fn in_time<T>(answer: impl Future<Output = QueryResult<T>>) -> QueryResult<T> {
+    let silence = || DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, Box::new(SILENCE.to_owned()));
+    tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(silence()))
+}
+
+/// What is said of a server that does not answer.
+pub(crate) const SILENCE: &str = "the database does not answer";
+
 impl QueryFragment<Pg> for Sql {
     fn walk_ast<'b>(&'b self, mut pass: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let mut parts = self.text.split('?');
@@ -91,7 +102,7 @@ impl Sql {
     {
         async move {
             let mut conn = conn;
-            diesel_async::RunQueryDsl::load::<R>(self, &mut conn).await
+            in_time(diesel_async::RunQueryDsl::load::<R>(self, &mut conn)).await
         }
         .boxed()
     }
@@ -103,7 +114,7 @@ impl Sql {
     {
         async move {
             let mut conn = conn;
-            diesel_async::RunQueryDsl::get_result::<R>(self, &mut conn).await
+            in_time(diesel_async::RunQueryDsl::get_result::<R>(self, &mut conn)).await
         }
         .boxed()
     }
@@ -112,7 +123,7 @@ impl Sql {
     pub(crate) fn execute(self, conn: &AsyncPgConnection) -> BoxFuture<'_, QueryResult<usize>> {
         async move {
             let mut conn = conn;
-            diesel_async::RunQueryDsl::execute(self, &mut conn).await
+            in_time(diesel_async::RunQueryDsl::execute(self, &mut conn)).await
         }
         .boxed()
     }

@@ -23,7 +23,7 @@ use crate::{
 pub struct StopOutcome {
     /// Terminal, or cancelling.
     pub state: State,
-    /// The attempt that has to obey.
+    /// The attempt that has to obey: its fencing number before this call, which is what its executor knows it by.
     pub epoch: i32,
     /// Who holds it.
     pub executor_id: Option<ExecutorId>,
@@ -54,7 +54,7 @@ pub async fn stop(
 }
 
 async fn stop_once(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     subject: &Subject,
     force: bool,
     now: DateTime<Utc>,
@@ -71,7 +71,7 @@ async fn stop_once(
     let Some(owned) = owned else { return Ok(None) };
     let mut entries = lock(conn, vec![owned.id]).await?;
     let Some(entry) = entries.first() else { return Ok(None) };
-    let held = entry.state.is_held();
+    let (held, epoch) = (entry.state.is_held(), entry.epoch);
     let executor_id = entry.executor_id.map(ExecutorId::from_uuid);
     // Asking twice is asking once; only force goes further.
     let changed = !entry.state.is_terminal() && (force || entry.state != State::Cancelling);
@@ -96,7 +96,7 @@ async fn stop_once(
     save(conn, &entries).await?;
     Ok(entries.pop().map(|entry| StopOutcome {
         state: entry.state,
-        epoch: entry.epoch,
+        epoch,
         executor_id,
         appended: entry.events,
         changed,

@@ -15,7 +15,7 @@ pub mod services;
 pub mod wait;
 
 pub use database::TestDatabase;
-pub use instances::{PostgresOptions, PrivatePostgres, PrivateRabbit, RabbitOptions};
+pub use instances::{Folder, PostgresOptions, PrivatePostgres, PrivateRabbit, RabbitOptions};
 
 /// The URL of a RabbitMQ that many tests share: use a random prefix for what you declare ([`random_prefix`]), and never
 /// stop it. A test that stops its broker starts a [`PrivateRabbit`].

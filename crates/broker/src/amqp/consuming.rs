@@ -3,7 +3,7 @@
 use super::{
     link::{Link, Live},
     outstanding::{Frame, Outstanding},
-    topology::Topology,
+    topology::{self, Topology},
 };
 use crate::{
     Consumer, Delivery, Headers, Message, Queue, ReplyTo,
@@ -12,7 +12,7 @@ use crate::{
 use futures::{StreamExt, future::join_all, stream};
 use lapin::{
     Channel,
-    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions},
     types::{AMQPValue, FieldTable},
 };
 use std::time::Duration;
@@ -72,7 +72,7 @@ impl Subscription {
     async fn session(&self, live: &Live) -> lapin::Result<()> {
         let channel = live.connection.create_channel().await?;
         self.topology.declare_queue(&channel, self.queue).await?;
-        channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
+        channel.basic_qos(self.prefetch, topology::qos()).await?;
         let name = self.topology.queue_name(self.queue).into();
         let options = BasicConsumeOptions::default();
         let mut incoming = channel.basic_consume(name, "".into(), options, FieldTable::default()).await?;

@@ -6,7 +6,7 @@
 use crate::Queue;
 use lapin::{
     Channel, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueDeclareOptions},
+    options::{BasicQosOptions, ExchangeDeclareOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
 use std::{str::FromStr, time::Duration};
@@ -111,9 +111,8 @@ impl Topology {
         for queue in [Queue::Dead, Queue::Submissions, Queue::Dispatch] {
             self.declare_queue(channel, queue).await?;
         }
-        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        let name = self.announcements().into();
-        channel.exchange_declare(name, ExchangeKind::Direct, options, FieldTable::default()).await
+        let (kind, options) = exchange();
+        channel.exchange_declare(self.announcements().into(), kind, options, FieldTable::default()).await
     }
 
     /// Declares a queue of this connection only, which keeps the newest `capacity` messages; returns its name.
@@ -123,6 +122,15 @@ impl Topology {
         channel.queue_declare(name.clone().into(), options, arguments).await?;
         Ok(name)
     }
+}
+
+fn exchange() -> (ExchangeKind, ExchangeDeclareOptions) {
+    (ExchangeKind::Direct, ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() })
+}
+
+/// A consumer's prefetch is its own: RabbitMQ 4.3 refuses one for a whole channel.
+pub(super) fn qos() -> BasicQosOptions {
+    BasicQosOptions { global: false }
 }
 
 fn private(capacity: usize) -> (QueueDeclareOptions, FieldTable) {
@@ -146,60 +154,89 @@ fn set_number(arguments: &mut FieldTable, name: &str, value: i32) {
 mod tests {
     use super::*;
 
-    fn keys(arguments: &FieldTable) -> Vec<&str> {
-        arguments.inner().keys().map(lapin::types::ShortString::as_str).collect()
+    fn flags<const N: usize>(flags: [(&str, bool); N]) -> String {
+        flags.into_iter().filter_map(|(name, set)| set.then_some(name)).collect::<Vec<_>>().join(" ")
+    }
+
+    fn queue(name: &str, options: QueueDeclareOptions, arguments: &FieldTable) -> String {
+        let mut line = format!(
+            "{name}: {}",
+            flags([
+                ("passive", options.passive),
+                ("durable", options.durable),
+                ("exclusive", options.exclusive),
+                ("auto-delete", options.auto_delete),
+                ("no-wait", options.nowait),
+            ])
+        );
+        for (name, value) in arguments.inner() {
+            line += &match value {
+                AMQPValue::LongString(text) => format!(" {name}={:?}", String::from_utf8_lossy(text.as_bytes())),
+                AMQPValue::LongInt(number) => format!(" {name}={number}"),
+                other => format!(" {name}={other:?}"),
+            };
+        }
+        line
+    }
+
+    /// Everything that is declared, as text.
+    fn declared(durable: QueueType) -> String {
+        let topology = Topology::new("lekhika.", durable);
+        let mut lines: Vec<String> = Queue::ALL
+            .into_iter()
+            .map(|of| queue(&topology.queue_name(of), QueueDeclareOptions::durable(), &topology.arguments(of)))
+            .collect();
+        let (options, arguments) = private(1_024);
+        lines.push(queue("private", options, &arguments));
+        let (kind, options) = exchange();
+        lines.push(format!(
+            "{}: {kind:?} {}",
+            topology.announcements(),
+            flags([
+                ("passive", options.passive),
+                ("durable", options.durable),
+                ("auto-delete", options.auto_delete),
+                ("internal", options.internal),
+                ("no-wait", options.nowait),
+            ])
+        ));
+        lines.join("\n")
+    }
+
+    // A change here is a change of arguments that RabbitMQ refuses for a queue that exists: give the queue a new version.
+    #[test]
+    fn on_one_node_this_is_declared() {
+        let expected = r#"lekhika.submissions.v1: durable x-dead-letter-exchange="" x-dead-letter-routing-key="lekhika.dead.v1" x-queue-type="classic"
+lekhika.dispatch.v1: durable x-max-length=100000 x-message-ttl=10000 x-overflow="drop-head" x-queue-type="classic"
+lekhika.dead.v1: durable x-max-length=100000 x-overflow="drop-head" x-queue-type="classic"
+private: exclusive auto-delete x-max-length=1024 x-overflow="drop-head" x-queue-type="classic"
+lekhika.announcements.v1: Direct durable"#;
+
+        assert_eq!(declared(QueueType::Classic), expected);
     }
 
     #[test]
-    fn every_shared_queue_is_durable_versioned_and_names_its_type() {
-        assert!(QueueDeclareOptions::durable().durable);
-        for durable in [QueueType::Classic, QueueType::Quorum] {
-            let topology = Topology::new("lekhika.", durable);
-            for queue in Queue::ALL {
-                let arguments = topology.arguments(queue);
-                assert!(keys(&arguments).contains(&"x-queue-type"), "{queue}");
-                assert!(topology.queue_name(queue).ends_with(".v1"));
-            }
-        }
-    }
+    fn in_a_cluster_this_is_declared() {
+        let expected = r#"lekhika.submissions.v1: durable x-dead-letter-exchange="" x-dead-letter-routing-key="lekhika.dead.v1" x-delivery-limit=100 x-queue-type="quorum"
+lekhika.dispatch.v1: durable x-max-length=100000 x-message-ttl=10000 x-overflow="drop-head" x-queue-type="classic"
+lekhika.dead.v1: durable x-max-length=100000 x-overflow="drop-head" x-queue-type="quorum"
+private: exclusive auto-delete x-max-length=1024 x-overflow="drop-head" x-queue-type="classic"
+lekhika.announcements.v1: Direct durable"#;
 
-    #[test]
-    fn submissions_name_their_dead_letter_target_and_a_quorum_its_limit() {
-        let classic = Topology::new("lekhika.", QueueType::Classic).arguments(Queue::Submissions);
-        let quorum = Topology::new("lekhika.", QueueType::Quorum).arguments(Queue::Submissions);
-
-        for arguments in [&classic, &quorum] {
-            let target = AMQPValue::LongString("lekhika.dead.v1".into());
-            assert_eq!(arguments.inner()["x-dead-letter-routing-key"], target);
-            assert_eq!(arguments.inner()["x-dead-letter-exchange"], AMQPValue::LongString("".into()));
-        }
-        assert!(!keys(&classic).contains(&"x-delivery-limit"));
-        assert_eq!(quorum.inner()["x-delivery-limit"], AMQPValue::LongInt(DELIVERY_LIMIT));
+        assert_eq!(declared(QueueType::Quorum), expected);
     }
 
     #[test]
     fn nothing_is_used_that_rabbitmq_4_removed() {
-        let known = [
-            "x-queue-type",
-            "x-dead-letter-exchange",
-            "x-dead-letter-routing-key",
-            "x-delivery-limit",
-            "x-message-ttl",
-            "x-max-length",
-            "x-overflow",
-        ];
-        for durable in [QueueType::Classic, QueueType::Quorum] {
-            for queue in Queue::ALL {
-                let arguments = Topology::new("", durable).arguments(queue);
-                assert!(keys(&arguments).iter().all(|k| known.contains(k)), "{arguments:?}");
-                let is_quorum = arguments.inner()["x-queue-type"] == AMQPValue::LongString("quorum".into());
-                assert!(
-                    !is_quorum || !keys(&arguments).contains(&"x-message-ttl"),
-                    "3.10 takes it only from 3.10.0 on"
-                );
-            }
-        }
+        // Transient queues that others share, a prefetch for a whole channel, and arguments that quorum queues of 3.10 refuse.
         let (options, _) = private(10);
-        assert!(options.exclusive && !options.durable, "a transient queue must be exclusive");
+        assert!(options.exclusive && QueueDeclareOptions::durable().durable);
+        assert!(!qos().global);
+        for line in declared(QueueType::Quorum).lines().filter(|line| line.contains("quorum")) {
+            assert!(!line.contains("x-message-ttl") && !line.contains("x-max-priority"), "{line}");
+        }
+        for removed in ["x-ha-policy", "x-queue-mode", "x-queue-master-locator"] {
+            assert!(!declared(QueueType::Classic).contains(removed), "{removed}");
+        }
     }
 }

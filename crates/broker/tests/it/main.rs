@@ -10,5 +10,6 @@
 
 mod promises;
 mod rabbitmq;
+mod responsibility;
 mod restart;
 mod world;

@@ -52,7 +52,8 @@ pub(crate) async fn hold(
     );
     if let Some(traceparent) = &grant.traceparent {
         let context = service::TraceContext { traceparent: traceparent.clone(), tracestate: None };
-        service::trace::link(&span, &context);
+        // One submission, one execution: its trace goes on to the provider.
+        service::trace::set_parent(&span, &context);
     }
     let id = grant.execution_id;
     executor.metrics.runs.inc();

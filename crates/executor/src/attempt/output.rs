@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use domain::{
-    Failure, FailureCode,
+    ExecutionId, Failure, FailureCode,
     flow::{Assembly, FileFormat},
 };
 use object_store::{ObjectStoreExt as _, path::Path};
@@ -102,8 +102,7 @@ impl Attempt {
             bytes: i64::try_from(file.bytes.len()).unwrap_or(i64::MAX),
             ..row
         };
-        // The epoch keeps a fenced attempt from writing over the files of the one that counts.
-        let key = format!("executions/{}/{}/document.{}", self.grant.execution_id, self.grant.epoch, format.as_str());
+        let key = object_key(self.grant.execution_id, self.grant.epoch, format);
         if self.store(&key, file.bytes.into()).await? {
             return Ok(DeliverableRow { object_key: Some(key), ..row });
         }
@@ -131,6 +130,14 @@ impl Attempt {
         }
         Ok(false)
     }
+}
+
+/// Where a file is. The epoch keeps a fenced attempt from writing over the files of the one that counts. The files of about a
+/// minute share a folder, by the time in the id: a folder for each execution would cost a local disk more than the file.
+fn object_key(execution: ExecutionId, epoch: i32, format: Format) -> String {
+    let id = execution.uuid().simple().to_string();
+    let minute = id.get(..8).unwrap_or_default();
+    format!("executions/{minute}/{execution}.{epoch}.{}", format.as_str())
 }
 
 const fn format_of(format: FileFormat) -> Format {

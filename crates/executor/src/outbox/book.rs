@@ -118,7 +118,7 @@ impl Book {
         match event.record() {
             Ok(record) => {
                 self.last = sequence;
-                self.bytes += record.data.get().len() + ROW_BYTES;
+                self.bytes += record.size() + ROW_BYTES;
                 self.events.push_back(record);
             }
             Err(error) => tracing::error!(%error, execution.id = %self.execution_id, "an event cannot be written"),
@@ -238,7 +238,7 @@ impl Book {
         while bytes < limit
             && let Some(record) = self.events.pop_front()
         {
-            bytes += record.data.get().len() + ROW_BYTES;
+            bytes += record.size() + ROW_BYTES;
             events.push(record);
         }
         let mut units = Vec::new();
@@ -293,7 +293,7 @@ impl Book {
         }
         while self.events.front().is_some_and(|record| record.sequence <= stored) {
             if let Some(record) = self.events.pop_front() {
-                self.bytes = self.bytes.saturating_sub(record.data.get().len() + ROW_BYTES);
+                self.bytes = self.bytes.saturating_sub(record.size() + ROW_BYTES);
             }
         }
         self.usage.splice(0..0, usage);

@@ -89,7 +89,7 @@ fn send(book: &mut Book, ledger: &mut Ledger, limit: usize, lost: u8, gap: bool)
 fn shown(events: &[EventRecord], unit: i32) -> String {
     let mut text = String::new();
     for record in events {
-        match record.event().unwrap().body {
+        match record.body().unwrap() {
             EventBody::OutputDelta { unit: of, text: more, offset, .. } if of == unit => {
                 assert_eq!(text.chars().count() as u64, offset);
                 text.push_str(&more);

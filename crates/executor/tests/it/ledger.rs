@@ -53,6 +53,8 @@ pub(crate) struct Ledger {
     pub(crate) claims: HashMap<domain::ClaimId, usize>,
     pub(crate) reports: usize,
     pub(crate) largest_report: usize,
+    /// Of everything that is granted.
+    pub(crate) traceparent: Option<String>,
 }
 
 impl Ledger {
@@ -108,7 +110,7 @@ impl Ledger {
             deadline_at: row.deadline,
             finished: row.units.values().filter(|unit| unit.complete).map(|unit| unit.key.clone()).collect(),
             open: row.open.clone(),
-            traceparent: None,
+            traceparent: self.traceparent.clone(),
         })
     }
 
@@ -138,7 +140,7 @@ impl Ledger {
             assert_eq!(record.prev, row.last, "events come without a gap");
             assert_eq!(record.sequence.epoch(), report.epoch);
             assert!(!record.is_terminal(), "status writes terminal events");
-            assert_eq!(record.event().unwrap().prev, record.prev);
+            record.body().unwrap();
             row.last = record.sequence;
             row.events.push(record.clone());
         }
@@ -217,7 +219,7 @@ impl Row {
     }
 
     pub(crate) fn bodies(&self) -> Vec<EventBody> {
-        self.events.iter().map(|record| record.event().unwrap().body).collect()
+        self.events.iter().map(|record| record.body().unwrap()).collect()
     }
 
     pub(crate) fn names(&self) -> Vec<&str> {

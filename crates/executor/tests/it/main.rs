@@ -10,4 +10,5 @@ mod losses;
 mod runs;
 mod status;
 mod stops;
+mod traced;
 mod world;

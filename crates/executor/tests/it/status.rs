@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::{
+    App, HttpResponse, HttpServer,
+    dev::{Service, ServiceRequest},
+    web,
+};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use protocol::{
@@ -37,6 +41,8 @@ struct Shared {
     reporting: AtomicBool,
     sessions: AtomicUsize,
     unit_reads: AtomicUsize,
+    /// Paths that were asked, with whether the request had trace context.
+    traced: Mutex<Vec<(String, bool)>>,
     /// Answers of the scripted provider, the next one first.
     script: Mutex<Vec<String>>,
 }
@@ -74,6 +80,11 @@ impl FakeStatus {
         self.0.unit_reads.load(Ordering::SeqCst)
     }
 
+    /// Everything that was asked so far.
+    pub(crate) fn traced(&self) -> Vec<(String, bool)> {
+        self.0.traced.lock().clone()
+    }
+
     pub(crate) fn script(&self, answers: &[&str]) {
         *self.0.script.lock() = answers.iter().rev().map(|answer| (*answer).to_owned()).collect();
     }
@@ -87,6 +98,7 @@ impl FakeStatus {
             App::new()
                 .app_data(data.clone())
                 .app_data(web::JsonConfig::default().limit(64 << 20))
+                .wrap_fn(note)
                 .route("/internal/v1/claims", web::post().to(claim))
                 .route("/internal/v1/reports", web::post().to(report))
                 .route("/internal/v1/renewals", web::post().to(renew))
@@ -108,6 +120,15 @@ impl FakeStatus {
     fn is_away(&self) -> bool {
         self.0.away.load(Ordering::SeqCst)
     }
+}
+
+/// Notes the request and passes it on.
+fn note<S: Service<ServiceRequest>>(request: ServiceRequest, next: &S) -> S::Future {
+    if let Some(status) = request.app_data::<web::Data<FakeStatus>>() {
+        let traced = service::trace::from_request(request.request()).is_some();
+        status.0.traced.lock().push((request.path().to_owned(), traced));
+    }
+    next.call(request)
 }
 
 fn unavailable() -> HttpResponse {

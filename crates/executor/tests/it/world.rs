@@ -9,7 +9,7 @@ use protocol::{Envelope, control::Control, dispatch::Dispatch, report::Finish};
 use providers::simulator::{self, SimulatorConfig};
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use service::{Shutdown, SystemClock};
+use service::{ObjectStoreConfig, Shutdown, SystemClock};
 use testkit::wait;
 use tokio_util::sync::CancellationToken;
 
@@ -74,8 +74,7 @@ impl World {
             slots: 16,
             name: "test".to_owned(),
             drain_grace: Duration::from_secs(60),
-            object_store: format!("file://{}", self.files.display()),
-            object_store_options: Vec::new(),
+            object_store: ObjectStoreConfig::at(format!("file://{}", self.files.display())),
             providers: BTreeMap::from([
                 ("sim".to_owned(), provider(&self.simulator)),
                 ("scripted".to_owned(), provider(&self.status_url)),
@@ -131,7 +130,12 @@ impl World {
     }
 
     pub(crate) async fn stats(&self) -> Value {
-        let text = self.http.get(format!("{}/stats", self.simulator)).send().await.unwrap().text().await.unwrap();
+        self.get("/stats").await
+    }
+
+    /// Asks the simulator.
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        let text = self.http.get(format!("{}{path}", self.simulator)).send().await.unwrap().text().await.unwrap();
         serde_json::from_str(&text).unwrap()
     }
 

@@ -84,8 +84,8 @@ impl System {
             ("LEKHIKA_INTERNAL_ADDR", "127.0.0.1:0"),
             ("LEKHIKA_STATUS_URLS", proxy.url.as_str()),
             ("LEKHIKA_SERVICE_SECRET", secret),
-            ("LEKHIKA_KEY_PEPPER", "pepper"),
-            ("LEKHIKA_LINK_SECRET", "link"),
+            ("LEKHIKA_KEY_PEPPER", "a key pepper of more than thirty-two bytes"),
+            ("LEKHIKA_LINK_SECRET", "a link secret of more than thirty-two bytes"),
             ("LEKHIKA_ADMIN_SECRET", ADMIN),
             ("LEKHIKA_OBJECT_STORE", store.as_str()),
         ]));

@@ -8,21 +8,16 @@
     reason = "test code"
 )]
 
+mod folder;
 mod postgres;
 mod rabbitmq;
 
-/// A folder that a server's user can reach, whoever runs the tests.
-struct Folder(std::path::PathBuf);
+/// A folder to be kept between starts. Like its servers, it goes with the test, or with the next run after a killed one.
+struct Folder(std::path::PathBuf, #[expect(dead_code, reason = "removes the folder")] instances::Folder);
 
 impl Folder {
     fn new() -> Self {
-        let name = format!("lekhika-test-{}", uuid::Uuid::new_v4().simple());
-        Self(std::path::Path::new("/var/tmp").join(name))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let owner = instances::Folder::temporary("test").unwrap();
+        Self(owner.path().join("kept"), owner)
     }
 }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use futures::Stream;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
+
+use crate::refusal::Refusal;
 
 /// A client of one platform with one key.
 #[derive(Clone)]
@@ -40,7 +42,7 @@ pub struct Execution {
     pub usage: Option<Usage>,
     /// Why it failed.
     #[serde(default)]
-    pub error: Option<Problem>,
+    pub error: Option<Failure>,
     /// Its files.
     #[serde(default)]
     pub deliverables: Vec<Deliverable>,
@@ -53,28 +55,13 @@ pub struct Usage {
     pub total: i64,
 }
 
-/// A problem document (RFC 9457), as far as a person reads it.
+/// Why an execution failed.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Problem {
+pub struct Failure {
     /// The stable code.
     #[serde(default)]
     pub code: String,
     /// One sentence.
-    #[serde(default)]
-    pub detail: String,
-    /// Each wrong field.
-    #[serde(default)]
-    pub errors: Vec<FieldProblem>,
-}
-
-/// One wrong field.
-#[derive(Debug, Clone, Deserialize)]
-pub struct FieldProblem {
-    /// Where (RFC 6901).
-    #[serde(default)]
-    pub pointer: String,
-    /// What is wrong.
     #[serde(default)]
     pub detail: String,
 }
@@ -103,13 +90,14 @@ impl ApiClient {
         Ok(Self { base: base.trim_end_matches('/').to_owned(), key, http })
     }
 
-    /// Submits an input to an engine.
+    /// Submits an input to an engine. The same `key` twice is one execution.
     ///
     /// # Errors
     /// When the platform refuses it or cannot be reached; a refusal names each wrong field.
-    pub async fn submit(&self, engine: &str, input: &Value) -> anyhow::Result<Accepted> {
+    pub async fn submit(&self, engine: &str, input: &Value, key: &str) -> anyhow::Result<Accepted> {
         let request = self
             .request(Method::POST, &["v1", "engines", engine, "execute"])?
+            .header("idempotency-key", key)
             .json(&serde_json::json!({ "input": input }));
         read(send(request).await?).await
     }
@@ -153,18 +141,26 @@ impl ApiClient {
         Ok((response.status() != StatusCode::NO_CONTENT).then(|| response.bytes_stream()))
     }
 
-    /// Fetches a file by the link that a deliverable carries.
+    /// Fetches a file by the link that a deliverable carries. The link is signed; the key goes to our own platform only,
+    /// whatever host the link names.
     ///
     /// # Errors
     /// When the link is not served.
-    pub async fn download(&self, url: &str) -> anyhow::Result<bytes::Bytes> {
-        let url = if url.starts_with('/') { format!("{}{url}", self.base) } else { url.to_owned() };
-        let request = self.http.get(url).bearer_auth(self.key.expose_secret());
+    pub async fn download(&self, link: &str) -> anyhow::Result<bytes::Bytes> {
+        let base = self.base()?;
+        let url = base.join(link).with_context(|| format!("`{link}` is not a link"))?;
+        let ours = url.origin() == base.origin();
+        let request = self.http.get(url);
+        let request = if ours { request.bearer_auth(self.key.expose_secret()) } else { request };
         Ok(accepted(send(request).await?).await?.bytes().await?)
     }
 
+    fn base(&self) -> anyhow::Result<url::Url> {
+        url::Url::parse(&self.base).with_context(|| format!("`{}` is not a URL", self.base))
+    }
+
     fn request(&self, method: Method, path: &[&str]) -> anyhow::Result<RequestBuilder> {
-        let mut url = url::Url::parse(&self.base).with_context(|| format!("`{}` is not a URL", self.base))?;
+        let mut url = self.base()?;
         url.path_segments_mut()
             .map_err(|()| anyhow::anyhow!("`{}` cannot be a base URL", self.base))?
             .pop_if_empty()
@@ -188,8 +184,24 @@ async fn accepted(response: Response) -> anyhow::Result<Response> {
     }
     let status = response.status();
     let body = response.bytes().await.unwrap_or_default();
-    let Ok(problem) = serde_json::from_slice::<Problem>(&body) else { bail!("the platform answered {status}") };
-    let fields: String =
-        problem.errors.iter().map(|field| format!("\n  {}: {}", field.pointer, field.detail)).collect();
-    bail!("{} ({}): {}{fields}", status.as_u16(), problem.code, problem.detail)
+    Err(Refusal::of(status, &body).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::stub::Stub;
+
+    #[tokio::test]
+    async fn the_key_goes_to_our_own_platform_only() {
+        let (ours, theirs) = (Stub::start().await, Stub::start().await);
+        let client = ApiClient::new(&ours.url(), "secret".to_owned().into()).unwrap();
+
+        for link in ["/files/1".to_owned(), format!("{}/files/2", ours.url()), format!("{}/files/3", theirs.url())] {
+            let (stub, other) = if link.contains("/3") { (&theirs, false) } else { (&ours, true) };
+            let (request, bytes) = tokio::join!(stub.answer("200 OK", "text"), client.download(&link));
+            assert_eq!(bytes.unwrap(), "text");
+            assert_eq!(request.contains("Bearer secret"), other, "{link}: {request}");
+        }
+    }
 }

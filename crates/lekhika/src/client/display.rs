@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
 /// What a person sees of an execution.
@@ -30,12 +30,41 @@ struct Transcript {
     pending: String,
 }
 
+/// Columns where there is no terminal.
+const PLAIN_WIDTH: usize = 80;
+
+impl Transcript {
+    /// Takes the next line that can be shown: a whole one, or as many words as fit once more than that has come. A
+    /// paragraph is one line of Markdown: nobody should wait for its end.
+    fn next_line(&mut self, width: usize) -> Option<String> {
+        let whole = self.pending.find('\n');
+        let available = self.pending.get(..whole.unwrap_or(self.pending.len()))?;
+        if let Some((beyond, _)) = available.char_indices().nth(width) {
+            // A space right behind the last column still ends a line that fits.
+            let fitting = available.get(..beyond)?;
+            let at_space = available.get(beyond..)?.starts_with(' ').then_some(beyond);
+            let end = at_space
+                .or_else(|| fitting.rfind(' ').filter(|at| !fitting.get(..*at).unwrap_or("").trim().is_empty()));
+            let line: String = self.pending.drain(..end.unwrap_or(beyond)).collect();
+            if end.is_some() {
+                self.pending.remove(0);
+            }
+            return Some(line);
+        }
+        let line: String = self.pending.drain(..=whole?).collect();
+        Some(line.trim_end_matches('\n').to_owned())
+    }
+}
+
 impl Display {
     /// Bars when standard output is a terminal, lines otherwise.
     #[must_use]
     pub fn detect() -> Self {
-        let screen =
-            if std::io::stdout().is_terminal() { Screen::Terminal(MultiProgress::new()) } else { Screen::Plain };
+        let screen = if std::io::stdout().is_terminal() {
+            Screen::Terminal(MultiProgress::with_draw_target(ProgressDrawTarget::stdout()))
+        } else {
+            Screen::Plain
+        };
         Self { screen, nodes: BTreeMap::new(), text: Transcript::default() }
     }
 
@@ -133,10 +162,19 @@ impl Display {
             self.text.shown = Some((node.to_owned(), unit));
         }
         self.text.pending.push_str(text);
-        while let Some(end) = self.text.pending.find('\n') {
-            let line: String = self.text.pending.drain(..=end).collect();
-            self.line(line.trim_end_matches('\n'));
+        let width = self.width();
+        while let Some(line) = self.text.next_line(width) {
+            self.line(&line);
         }
+    }
+
+    /// Asked again for each piece of text: a window may be resized.
+    fn width(&self) -> usize {
+        let columns = match &self.screen {
+            Screen::Terminal(_) => console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns)),
+            Screen::Plain => None,
+        };
+        columns.filter(|columns| *columns >= 20).unwrap_or(PLAIN_WIDTH)
     }
 
     fn reset(&mut self, node: &str, unit: i64) {
@@ -166,4 +204,43 @@ impl Display {
 fn style() -> ProgressStyle {
     let template = "{prefix:>16} {bar:28} {pos}/{len} {elapsed:>5}";
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(deltas: &[&str], width: usize) -> (Vec<String>, String) {
+        let mut text = Transcript::default();
+        let mut lines = Vec::new();
+        for delta in deltas {
+            text.pending.push_str(delta);
+            lines.extend(std::iter::from_fn(|| text.next_line(width)));
+        }
+        (lines, text.pending)
+    }
+
+    #[test]
+    fn a_paragraph_is_shown_as_it_comes_and_breaks_between_words() {
+        let (shown, pending) = lines(&["The moss ", "of old walls is so", "ft.\nIt grows", " slowly"], 10);
+
+        assert_eq!(shown, ["The moss", "of old", "walls is", "soft.", "It grows"]);
+        assert_eq!(pending, "slowly");
+    }
+
+    #[test]
+    fn what_exactly_fits_waits_for_its_end() {
+        let (shown, pending) = lines(&["0123456789", "\n", "\n", "abc"], 10);
+
+        assert_eq!(shown, ["0123456789", ""]);
+        assert_eq!(pending, "abc");
+    }
+
+    #[test]
+    fn a_script_without_spaces_breaks_at_the_width() {
+        let (shown, pending) = lines(&["\u{82d4}\u{306f}\u{53e4}\u{3044}\u{58c1}"], 2);
+
+        assert_eq!(shown, ["\u{82d4}\u{306f}", "\u{53e4}\u{3044}"]);
+        assert_eq!(pending, "\u{58c1}");
+    }
 }

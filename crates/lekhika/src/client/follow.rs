@@ -8,6 +8,7 @@ use providers::sse::SseParser;
 use serde_json::Value;
 
 use super::{api::ApiClient, display::Display};
+use crate::refusal::is_permanent;
 
 /// How often a broken stream is opened again, with a second between, before we give up.
 const RECONNECTS: u32 = 60;
@@ -15,7 +16,7 @@ const RECONNECTS: u32 = 60;
 /// Shows every event of an execution on `display` until its last one.
 ///
 /// # Errors
-/// When the stream stays away for a minute.
+/// At once when the stream is refused for good (a wrong id or key), else when it stays away for a minute.
 pub async fn follow(client: &ApiClient, id: &str, display: &mut Display) -> anyhow::Result<()> {
     let mut after = 0;
     let mut failures = 0;
@@ -29,7 +30,7 @@ pub async fn follow(client: &ApiClient, id: &str, display: &mut Display) -> anyh
                 }
                 failures = if after > before { 0 } else { failures + 1 };
             }
-            Err(error) if failures + 1 == RECONNECTS => return Err(error),
+            Err(error) if is_permanent(&error) || failures + 1 == RECONNECTS => return Err(error),
             Err(_) => failures += 1,
         }
         tokio::time::sleep(Duration::from_secs(1)).await;

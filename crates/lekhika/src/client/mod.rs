@@ -3,14 +3,23 @@
 pub mod api;
 pub mod display;
 pub mod follow;
+#[cfg(test)]
+pub(crate) mod stub;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use api::{ApiClient, Execution};
+use crate::refusal::Refusal;
+use api::{Accepted, ApiClient, Execution};
 use display::Display;
+
+/// How often a submission is sent, with a second between, while the platform says that it is away.
+const SUBMITS: u32 = 10;
 
 /// Submits `input` to `engine`, follows it, and saves its files below `out`.
 ///
@@ -27,9 +36,30 @@ pub async fn run(client: &ApiClient, engine: &str, input: &Path, out: &Path) -> 
 /// # Errors
 /// As [`run`].
 pub async fn run_input(client: &ApiClient, engine: &str, input: &Value, out: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let accepted = client.submit(engine, input).await?;
+    let accepted = submit(client, engine, input).await?;
     say(&format!("execution {}", accepted.execution_id));
     watch(client, &accepted.execution_id, out).await
+}
+
+/// With a key, so that asking again after a lost answer is not a second execution.
+async fn submit(client: &ApiClient, engine: &str, input: &Value) -> anyhow::Result<Accepted> {
+    let key = uuid::Uuid::new_v4().to_string();
+    let mut tries = 1;
+    loop {
+        match client.submit(engine, input, &key).await {
+            Err(error) if tries < SUBMITS && may_have_arrived(&error) => tries += 1,
+            other => return other,
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Not when nobody listens there: that is told at once.
+fn may_have_arrived(error: &anyhow::Error) -> bool {
+    let refused = error.downcast_ref::<Refusal>().map(Refusal::is_unavailable);
+    refused.unwrap_or_else(|| {
+        error.chain().any(|cause| cause.downcast_ref().is_some_and(|cause: &reqwest::Error| !cause.is_connect()))
+    })
 }
 
 /// Follows an execution to its end and saves its files below `out`.
@@ -84,4 +114,50 @@ async fn save(client: &ApiClient, execution: &Execution, out: &Path) -> anyhow::
 pub fn say(line: &str) {
     use std::io::Write as _;
     drop(writeln!(std::io::stdout().lock(), "{line}"));
+}
+
+/// Prints a line on standard error.
+pub fn complain(line: &str) {
+    use std::io::Write as _;
+    drop(writeln!(std::io::stderr().lock(), "{line}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stub::Stub;
+
+    #[tokio::test]
+    async fn a_submission_whose_answer_was_lost_is_sent_again_under_the_same_key() {
+        let platform = Stub::start().await;
+        let client = ApiClient::new(&platform.url(), "secret".to_owned().into()).unwrap();
+        let key = |request: &str| {
+            let line = request.lines().find_map(|line| line.strip_prefix("idempotency-key: "));
+            line.unwrap().to_owned()
+        };
+        let answers = async {
+            let lost = platform.hang_up().await;
+            let away = platform.answer("503 Service Unavailable", "{}").await;
+            let accepted = platform.answer("202 Accepted", r#"{"executionId":"exec_1","status":"queued"}"#).await;
+            [lost, away, accepted].map(|request| key(&request))
+        };
+
+        let (keys, accepted) = tokio::join!(answers, submit(&client, "engine", &Value::Null));
+
+        assert_eq!(accepted.unwrap().execution_id, "exec_1");
+        assert!(!keys[0].is_empty() && keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_for_good_is_asked_once() {
+        let platform = Stub::start().await;
+        let client = ApiClient::new(&platform.url(), "secret".to_owned().into()).unwrap();
+        let refusal = r#"{"code":"not_found","detail":"there is no such execution"}"#;
+        let mut display = Display::detect();
+
+        let (_, followed) =
+            tokio::join!(platform.answer("404 Not Found", refusal), follow::follow(&client, "exec_1", &mut display));
+
+        assert_eq!(followed.unwrap_err().to_string(), "404 (not_found): there is no such execution");
+    }
 }

@@ -1,102 +1,66 @@
-//! The compose file and the Dockerfile, checked without a container engine: what they name exists, and who may reach whom.
+//! The compose file and the Dockerfile, checked without a container engine: what they name exists, what they say is
+//! understood by those it is said to, and who may reach whom.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
-use serde_json::{Map, Value};
+use broker::AmqpConfig;
+use service::{Environment, telemetry::TelemetryConfig};
 
-/// The keys of a service that we use. A key that is not here is a typing mistake until it is added.
-const SERVICE_KEYS: [&str; 20] = [
-    "build",
-    "cap_drop",
-    "command",
-    "depends_on",
-    "entrypoint",
-    "environment",
-    "healthcheck",
-    "hostname",
-    "image",
-    "network_mode",
-    "networks",
-    "ports",
-    "read_only",
-    "restart",
-    "security_opt",
-    "stop_grace_period",
-    "tmpfs",
-    "ulimits",
-    "user",
-    "volumes",
-];
+use crate::compose::{self, Compose, Condition, Restart, Service};
 
 /// Only these may know the database.
 const LEDGER: [&str; 3] = ["migrate", "postgres", "status"];
 
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-fn read(path: &str) -> String {
+pub fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn compose() -> Value {
-    serde_saphyr::from_str(&read("docker-compose.yml")).expect("docker-compose.yml is YAML")
+fn file() -> Compose {
+    compose::read(&read("docker-compose.yml")).unwrap_or_else(|error| panic!("docker-compose.yml: {error}"))
 }
 
-fn services() -> BTreeMap<String, Map<String, Value>> {
-    serde_json::from_value(compose()["services"].clone()).expect("services are objects")
+fn services() -> BTreeMap<String, Service> {
+    file().services
 }
 
-fn is_ours(service: &Map<String, Value>) -> bool {
-    service["image"].as_str().is_some_and(|image| image.starts_with("lekhika:"))
+fn is_ours(service: &Service) -> bool {
+    service.image.starts_with("lekhika:")
 }
 
-/// A list of texts; a missing one is empty.
-fn texts(service: &Map<String, Value>, key: &str) -> Vec<String> {
-    service.get(key).map_or_else(Vec::new, |list| serde_json::from_value(list.clone()).expect("a list of texts"))
-}
-
-fn environment(service: &Map<String, Value>) -> BTreeMap<String, Value> {
-    service.get("environment").map_or_else(BTreeMap::new, |map| serde_json::from_value(map.clone()).unwrap())
-}
-
-fn keys(value: &Value) -> BTreeSet<String> {
-    value.as_object().expect("an object").keys().cloned().collect()
+/// The first argument of our image.
+fn role(service: &Service) -> &str {
+    service.command.as_ref().and_then(|words| words.first()).map_or("", String::as_str)
 }
 
 #[test]
-fn a_service_has_an_image_a_restart_policy_and_only_known_keys() {
+fn a_service_has_an_image_of_a_fixed_version_and_a_build_that_exists() {
     for (name, service) in services() {
-        for key in service.keys() {
-            assert!(SERVICE_KEYS.contains(&key.as_str()), "{name} has the unknown key `{key}`");
-        }
-        let image = service["image"].as_str().unwrap();
-        let (repository, tag) = image.split_once(':').unwrap_or_else(|| panic!("{name}: `{image}` has no tag"));
+        let (repository, tag) = service.image.split_once(':').unwrap_or_else(|| panic!("{name} has no tag"));
         assert_ne!(tag, "latest", "{name} is not pinned");
-        assert!(!repository.split('/').next().unwrap().contains('.'), "{name}: `{image}` names a registry");
-        assert!(["unless-stopped", "no"].contains(&service["restart"].as_str().unwrap()), "{name}");
-        if let Some(build) = service.get("build") {
-            assert!(root().join(build["context"].as_str().unwrap()).is_dir(), "{name}");
-            assert!(root().join(build["dockerfile"].as_str().unwrap()).is_file(), "{name}");
+        assert!(!repository.split('/').next().unwrap().contains('.'), "{name}: `{repository}` names a registry");
+        if let Some(build) = &service.build {
+            assert!(root().join(&build.context).is_dir(), "{name}");
+            assert!(root().join(&build.dockerfile).is_file(), "{name}");
         }
     }
 }
 
 #[test]
 fn every_named_volume_and_network_is_declared_and_every_declared_one_is_used() {
-    let file = compose();
-    let mut volumes = BTreeSet::new();
-    let mut networks = BTreeSet::new();
-    for service in services().values() {
-        volumes.extend(texts(service, "volumes").iter().map(|mount| mount.split(':').next().unwrap().to_owned()));
-        networks.extend(texts(service, "networks"));
-    }
+    let file = file();
+    let volumes: BTreeSet<&String> =
+        file.services.values().flat_map(|service| &service.volumes).map(|mount| &mount.volume).collect();
+    let networks: BTreeSet<&String> = file.services.values().flat_map(|service| &service.networks).collect();
 
-    assert_eq!(volumes, keys(&file["volumes"]));
-    assert_eq!(networks, keys(&file["networks"]));
+    assert_eq!(volumes, file.volumes.keys().collect());
+    assert_eq!(networks, file.networks.keys().collect());
 }
 
 #[test]
@@ -104,94 +68,101 @@ fn a_service_waits_only_for_what_can_become_ready() {
     let services = services();
 
     for (name, service) in &services {
-        let Some(depends) = service.get("depends_on") else { continue };
-        for (on, how) in depends.as_object().unwrap() {
+        for (on, how) in &service.depends_on {
             let other = services.get(on).unwrap_or_else(|| panic!("{name} depends on {on}, which does not exist"));
-            match how["condition"].as_str().unwrap() {
-                "service_healthy" => assert!(other["healthcheck"].get("test").is_some(), "{on} has no health check"),
-                "service_completed_successfully" => assert_eq!(other["restart"], "no", "{on} never completes"),
-                condition => panic!("{name} waits for {on} by `{condition}`"),
+            match how.condition {
+                Condition::ServiceHealthy => assert!(!other.healthcheck.test.is_empty(), "{on} has no health check"),
+                Condition::ServiceCompletedSuccessfully => {
+                    assert_eq!(other.restart, Restart::No, "{on} never completes");
+                }
             }
         }
-    }
-    for (name, service) in &services {
-        let settled = service["healthcheck"].get("test").is_some() || service["restart"] == "no";
+        let settled = !service.healthcheck.test.is_empty() || service.restart == Restart::No;
         assert!(settled, "nobody knows whether {name} is well");
     }
 }
 
 #[test]
 fn our_image_is_called_with_commands_that_exist() {
+    let services = services();
     let mut roles = BTreeSet::new();
-    for (name, service) in services().iter().filter(|(_, service)| is_ours(service)) {
-        let command = texts(service, "command");
+    for (name, service) in services.iter().filter(|(_, service)| is_ours(service)) {
+        let command = service.command.as_deref().unwrap_or_default();
         lekhika::cli::command()
             .try_get_matches_from(std::iter::once("lekhika").chain(command.iter().map(String::as_str)))
             .unwrap_or_else(|error| panic!("{name} runs `lekhika {}`: {error}", command.join(" ")));
-        roles.insert(command[0].clone());
-        if let Some(test) = service["healthcheck"].get("test") {
-            assert_eq!(test[0], "CMD", "{name}");
-            assert_eq!(test[1], "lekhika", "{name}");
-            let words: Vec<&str> = test.as_array().unwrap()[1..].iter().map(|word| word.as_str().unwrap()).collect();
+        roles.insert(role(service));
+        if let [how, words @ ..] = service.healthcheck.test.as_slice() {
+            assert_eq!((how.as_str(), words[0].as_str()), ("CMD", "lekhika"), "{name}");
             lekhika::cli::command().try_get_matches_from(words).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
     }
 
-    assert_eq!(roles, BTreeSet::from(["executor", "gateway", "migrate", "simulator", "status"].map(str::to_owned)));
+    assert_eq!(roles, BTreeSet::from(["executor", "gateway", "migrate", "simulator", "status"]));
 }
 
 #[test]
-fn every_service_gets_what_all_services_need() {
-    for (name, service) in services() {
-        let serves = ["gateway", "status", "executor"].contains(&texts(&service, "command").concat().as_str());
-        let variables = environment(&service);
-        for needed in ["LEKHIKA_AMQP_URL", "LEKHIKA_SERVICE_SECRET", "LEKHIKA_STATUS_URLS", "LEKHIKA_INTERNAL_ADDR"] {
-            assert!(!is_ours(&service) || !serves || variables.contains_key(needed), "{name} lacks {needed}");
+fn every_service_of_ours_accepts_what_it_is_told() {
+    for (name, service) in services().iter().filter(|(_, service)| is_ours(service)) {
+        let variables = service.environment.iter().map(|(name, value)| (name.clone(), value.text()));
+        let environment = Environment::of(variables);
+        let read = match role(service) {
+            "gateway" => gateway::GatewayConfig::from_environment(&environment).map(drop),
+            "status" => status::StatusConfig::from_environment(&environment).map(drop),
+            "executor" => executor::ExecutorConfig::from_environment(&environment).map(drop),
+            "migrate" => environment.secret_url("LEKHIKA_DATABASE_URL", &["postgres"]).map(drop),
+            "simulator" => environment.required_parsed::<std::net::SocketAddr>("LEKHIKA_SIMULATOR_ADDR").map(drop),
+            other => panic!("{name} runs the unknown role {other}"),
+        };
+        let serves = ["gateway", "status", "executor"].contains(&role(service));
+        let amqp = serves.then(|| AmqpConfig::from_environment(&environment, name).map(drop));
+        let telemetry = TelemetryConfig::from_environment(&environment);
+
+        environment.finish().unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(read.is_ok() && amqp.is_none_or(|amqp| amqp.is_ok()) && telemetry.is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn every_url_inside_names_a_service_that_shares_a_network() {
+    let services = services();
+    for (name, service) in services.iter().filter(|(_, service)| is_ours(service)) {
+        for (variable, value) in &service.environment {
+            let Ok(url) = url::Url::parse(&value.text()) else { continue };
+            let Some(host) = url.host_str().filter(|host| *host != "127.0.0.1" && url.scheme() != "s3") else {
+                continue;
+            };
+            let target = services.get(host).unwrap_or_else(|| panic!("{name}: {variable} names the unknown `{host}`"));
+            let shared = target.networks.iter().any(|network| service.networks.contains(network));
+            assert!(shared, "{name} cannot reach {host} ({variable})");
         }
     }
 }
 
 #[test]
 fn the_layout_has_two_gateways_and_two_executors() {
-    let count = |role: &str| services().values().filter(|service| texts(service, "command") == [role]).count();
+    let services = services();
+    let count = |wanted: &str| services.values().filter(|service| role(service) == wanted).count();
 
     assert_eq!((count("gateway"), count("executor"), count("status")), (2, 2, 1));
 }
 
 #[test]
-fn every_variable_from_outside_has_a_default_or_a_message() {
-    let text = read("docker-compose.yml");
-    let mut found = 0;
-    for (start, _) in text.match_indices("${") {
-        let inside = text[start + 2..].split('}').next().unwrap();
-        assert!(inside.contains(":-") || inside.contains(":?"), "`${{{inside}}}` is empty when it is not set");
-        found += 1;
+fn every_service_that_writes_traces_can_reach_a_collector_outside() {
+    let file = file();
+    for (name, service) in &file.services {
+        let traces = service.environment.contains_key("LEKHIKA_OTLP_ENDPOINT");
+        let way_out = service.networks.iter().any(|network| !file.networks[network].internal);
+        assert!(!traces || way_out, "{name} is on internal networks only");
     }
-    assert!(found > 10, "the file takes {found} variables");
-}
-
-#[test]
-fn every_variable_of_ours_is_documented() {
-    let Ok(documented) = std::fs::read_to_string(root().join("docs/operations.md")) else { return };
-    let services = services();
-    let used: BTreeSet<String> =
-        services.values().filter(|service| is_ours(service)).flat_map(environment_names).collect();
-
-    for name in used {
-        assert!(documented.contains(&format!("`{name}`")), "{name} is not in docs/operations.md");
-    }
-}
-
-fn environment_names(service: &Map<String, Value>) -> Vec<String> {
-    environment(service).into_keys().filter(|name| name.starts_with("LEKHIKA_")).collect()
 }
 
 #[test]
 fn only_status_and_the_migration_reach_the_database() {
     for (name, service) in services() {
         let allowed = LEDGER.contains(&name.as_str());
-        let in_network = texts(&service, "networks").contains(&"ledger".to_owned());
-        let knows_url = environment(&service).contains_key("LEKHIKA_DATABASE_URL");
+        let in_network = service.networks.iter().any(|network| network == "ledger");
+        let knows_url = service.environment.contains_key("LEKHIKA_DATABASE_URL");
 
         assert_eq!(in_network, allowed, "{name} and the network `ledger`");
         assert!(!knows_url || allowed, "{name} knows the database's URL");
@@ -202,10 +173,9 @@ fn only_status_and_the_migration_reach_the_database() {
 fn ports_are_published_once_and_only_on_the_loopback_interface() {
     let mut published = BTreeSet::new();
     for (name, service) in services() {
-        for port in texts(&service, "ports") {
-            let host = port.rsplit_once(':').unwrap().0.to_owned();
-            assert!(host.starts_with("127.0.0.1:"), "{name} publishes `{port}` to everyone");
-            assert!(published.insert(host), "`{port}` is published twice");
+        for port in &service.ports {
+            assert!(port.host.ip().is_loopback(), "{name} publishes {} to everyone", port.host);
+            assert!(published.insert(port.host), "{} is published twice", port.host);
         }
     }
     assert_eq!(published.len(), 4);
@@ -240,8 +210,20 @@ fn the_build_sees_everything_it_compiles_and_no_local_data() {
     let lines: Vec<&str> = ignored.lines().filter(|line| !line.starts_with('#')).collect();
 
     assert_eq!(lines[0], "*", "it is a list of what is let in");
-    for needed in ["Cargo.toml", "Cargo.lock", "crates", "migrations"] {
+    // The engines of `examples` and the `migrations` are compiled into the binary.
+    for needed in ["Cargo.toml", "Cargo.lock", "crates", "migrations", "examples"] {
         assert!(lines.contains(&format!("!{needed}").as_str()), "{needed} is missing");
         assert!(root().join(needed).exists(), "{needed} does not exist");
     }
+}
+
+#[test]
+fn the_first_steps_of_the_guide_are_commands_that_exist() {
+    let guide = read("deploy/README.md");
+    let line = guide.lines().find(|line| line.contains("admin token")).expect("it says how to get a token");
+    let words = line.split('#').next().unwrap().split_whitespace().skip_while(|word| *word != "lekhika");
+
+    lekhika::cli::command().try_get_matches_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+    // Making levels, users and keys is more than an operator may do.
+    assert!(line.contains("--role owner"), "{line}");
 }

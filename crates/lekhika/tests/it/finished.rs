@@ -3,7 +3,10 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::system::{System, lekhika, texts};
+use crate::{
+    processes::{folder, lekhika},
+    system::{System, texts},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_post_becomes_a_finished_book() {
@@ -86,8 +89,8 @@ async fn duplicates(system: &System) {
 }
 
 fn by_command_line(system: &System, id: &str) {
-    let folder = crate::system::folder("out");
-    let input = folder.join("input.json");
+    let folder = folder("out");
+    let input = folder.path().join("input.json");
     std::fs::write(&input, r#"{"topic": "bees"}"#).unwrap();
     let run = |arguments: &[&str]| {
         let output = lekhika()
@@ -98,7 +101,7 @@ fn by_command_line(system: &System, id: &str) {
             .unwrap();
         (output.status.success(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
     };
-    let out = folder.to_str().unwrap();
+    let out = folder.path().to_str().unwrap();
 
     let (ok, text, _) = run(&["run", "three", "--input", input.to_str().unwrap(), "--out", out]);
     assert!(ok && text.contains("step3: done") && text.contains(".md"), "{text}");
@@ -109,5 +112,12 @@ fn by_command_line(system: &System, id: &str) {
     std::fs::write(&input, "{}").unwrap();
     let (ok, _, error) = run(&["run", "three", "--input", input.to_str().unwrap(), "--out", out]);
     assert!(!ok && error.contains("/input/topic"), "{error}");
-    std::fs::remove_dir_all(folder).unwrap();
+
+    // Nobody waits for what will not come: not a minute, as for a stream that stays away.
+    let begin = std::time::Instant::now();
+    let (ok, _, error) = run(&["watch", "exec_01900000-0000-7000-8000-000000000000"]);
+    assert!(!ok && error.contains("404"), "{error}");
+    let (ok, _, error) = run(&["watch", id, "--key", "LEKH-wrong"]);
+    assert!(!ok && error.contains("401"), "{error}");
+    assert!(begin.elapsed() < std::time::Duration::from_secs(20));
 }

@@ -8,7 +8,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use testkit::wait;
 
-use crate::system::{System, WITHIN, kill, texts};
+use crate::{
+    processes::kill,
+    system::{System, WITHIN, texts},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_executor_resumes_at_the_step_in_which_one_was_killed() {

@@ -11,10 +11,17 @@
     reason = "test code"
 )]
 
+mod compose;
 mod deploy_files;
 mod dev;
+mod documents;
 mod finished;
 mod killed;
 mod outage;
+mod processes;
+mod scripts;
+mod settings;
+mod stack;
 mod stopped;
 mod system;
+mod traces;

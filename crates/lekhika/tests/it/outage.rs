@@ -7,7 +7,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use testkit::wait;
 
-use crate::system::{System, WITHIN, kill};
+use crate::{
+    processes::kill,
+    system::{System, WITHIN},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_submitted_while_status_stands_still_runs_when_it_is_back() {

@@ -1,60 +1,106 @@
 //! The distributed layout, as `lekhika stack` starts it, and what a client and an operator do with it.
 
 use std::{
-    path::PathBuf,
-    process::{Child, Command, Stdio},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
     time::Duration,
 };
 
 use futures::StreamExt as _;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
-use testkit::wait;
+use testkit::{Folder, wait};
+
+use crate::processes::{Running, folder};
 
 pub const WITHIN: Duration = Duration::from_secs(60);
 
+/// A platform in a folder that is removed with it. What a killed test leaves is ended by the next `scripts/test`.
 pub struct System {
-    folder: PathBuf,
-    child: Child,
     pub facts: Value,
     pub http: reqwest::Client,
-}
-
-/// A folder that the servers' users can reach.
-pub fn folder(name: &str) -> PathBuf {
-    let folder = PathBuf::from(format!("/var/tmp/lekhika-{name}-{}", uuid::Uuid::now_v7().simple()));
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
-pub fn lekhika() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lekhika"));
-    command.stdin(Stdio::null());
-    command
+    program: PathBuf,
+    running: Running,
+    folder: Folder,
 }
 
 impl System {
     pub async fn start(arguments: &[&str]) -> Self {
-        let folder = folder("e2e");
-        let log = std::fs::File::create(folder.join("stack.log")).unwrap();
-        let child = lekhika()
-            .arg("stack")
-            .arg("--data-dir")
-            .arg(&folder)
-            .args(arguments)
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        Self::start_with(arguments, &[]).await
+    }
+
+    /// With these variables of whoever starts it.
+    pub async fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::start_program(Path::new(env!("CARGO_BIN_EXE_lekhika")), folder("e2e"), arguments, variables).await
+    }
+
+    /// With a copy of the program, or with variables that whoever starts it has set.
+    pub async fn start_program(
+        program: &Path,
+        folder: Folder,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let running = Self::spawn(program, &folder, arguments, environment);
         let http = reqwest::Client::builder().build().unwrap();
-        let mut this = Self { folder, child, facts: Value::Null, http };
-        wait::until(WITHIN, "stack.json", async || this.read()).await;
-        this.facts = this.read().unwrap();
+        let mut this = Self { facts: Value::Null, http, program: program.to_owned(), running, folder };
+        this.read_facts().await;
         this
     }
 
+    fn spawn(program: &Path, folder: &Folder, arguments: &[&str], environment: &[(&str, &str)]) -> Running {
+        let mut command = Command::new(program);
+        command.arg("stack").arg("--data-dir").arg(folder.path().join("stack")).args(arguments);
+        command.envs(environment.iter().copied());
+        Running::start(command, folder, &folder.path().join("stack.log"))
+    }
+
+    async fn read_facts(&mut self) {
+        self.facts = wait::until(WITHIN, "stack.json", async || {
+            if let Ok(Some(status)) = self.running.0.try_wait() {
+                panic!("the stack ended: {status}");
+            }
+            let facts = self.read()?;
+            // That of a killed start is there until the new one has the folder.
+            if facts["apiKey"] == self.facts["apiKey"] {
+                Err("the one of the last start".to_owned())
+            } else {
+                Ok(facts)
+            }
+        })
+        .await;
+    }
+
+    /// Kills the stack's own process at once.
+    pub async fn kill9(&mut self) {
+        self.running.signal(nix::sys::signal::Signal::SIGKILL);
+        self.running.ended().await;
+    }
+
+    /// Asks the stack to end, and waits until it has.
+    pub async fn end(&mut self, signal: nix::sys::signal::Signal) -> ExitStatus {
+        self.running.signal(signal);
+        self.running.ended().await
+    }
+
+    /// The next start on the same folder.
+    pub async fn start_again(&mut self, arguments: &[&str]) {
+        self.running = Self::spawn(&self.program, &self.folder, arguments, &[]);
+        self.read_facts().await;
+    }
+
+    /// Where the stack keeps everything.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("stack")
+    }
+
+    /// What the stack said so far.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("stack.log")).unwrap_or_default()
+    }
+
     fn read(&self) -> Result<Value, String> {
-        let text = std::fs::read_to_string(self.folder.join("stack.json")).map_err(|error| error.to_string())?;
+        let text = std::fs::read_to_string(self.data().join("stack.json")).map_err(|error| error.to_string())?;
         serde_json::from_str(&text).map_err(|error| error.to_string())
     }
 
@@ -66,9 +112,10 @@ impl System {
             .unwrap()
             .iter()
             .filter(|process| process["role"] == role)
-            .map(|process| {
-                let pid = i32::try_from(process["pid"].as_i64().unwrap()).unwrap();
-                (process["name"].as_str().unwrap().to_owned(), pid)
+            .filter_map(|process| {
+                // One that could not be started again yet has none.
+                let pid = i32::try_from(process["pid"].as_i64()?).unwrap();
+                Some((process["name"].as_str().unwrap().to_owned(), pid))
             })
             .collect()
     }
@@ -271,24 +318,17 @@ pub fn texts(events: &[Seen]) -> std::collections::BTreeMap<String, String> {
     texts
 }
 
-pub fn kill(pid: i32, signal: nix::sys::signal::Signal) {
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
-}
-
 impl Drop for System {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("{}", std::fs::read_to_string(self.folder.join("stack.log")).unwrap_or_default());
-            for log in std::fs::read_dir(self.folder.join("logs")).into_iter().flatten().flatten() {
-                let text = std::fs::read_to_string(log.path()).unwrap_or_default();
-                let noted: Vec<&str> = text.lines().filter(|line| !line.contains("\"INFO\"")).collect();
-                let tail = noted.len().saturating_sub(15);
-                eprintln!("== {}\n{}", log.path().display(), noted[tail..].join("\n"));
-            }
+        if !std::thread::panicking() {
+            return;
         }
-        let pid = i32::try_from(self.child.id()).unwrap();
-        let _gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
-        drop(self.child.wait());
-        drop(std::fs::remove_dir_all(&self.folder));
+        eprintln!("{}", self.said());
+        for log in std::fs::read_dir(self.data().join("logs")).into_iter().flatten().flatten() {
+            let text = std::fs::read_to_string(log.path()).unwrap_or_default();
+            let noted: Vec<&str> = text.lines().filter(|line| !line.contains("\"INFO\"")).collect();
+            let tail = noted.len().saturating_sub(15);
+            eprintln!("== {}\n{}", log.path().display(), noted[tail..].join("\n"));
+        }
     }
 }

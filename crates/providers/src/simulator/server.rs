@@ -125,7 +125,8 @@ impl Simulator {
     async fn chat(&self, request: Request<Incoming>) -> io::Result<Reply> {
         let request_id = request.headers().get("x-client-request-id").cloned();
         let request_id = request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
-        let number = self.stats.called(request_id);
+        let traceparent = request.headers().get("traceparent").and_then(|context| context.to_str().ok());
+        let number = self.stats.called(request_id, traceparent);
         let call = OpenCall::new(Arc::clone(&self.stats));
         let body = Limited::new(request.into_body(), MAX_BODY).collect().await.map_err(io::Error::other)?.to_bytes();
         let mut reply = self.answer(&body, request_id, call).await?;

@@ -19,6 +19,8 @@ type Units = BTreeMap<String, u64>;
 struct Counts {
     limit: usize,
     by_key: HashMap<String, Units>,
+    /// The `traceparent` of the first call of each key that had one.
+    traces: HashMap<String, String>,
     order: VecDeque<String>,
 }
 
@@ -32,6 +34,7 @@ impl Counts {
                 && let Some(oldest) = self.order.pop_front()
             {
                 self.by_key.remove(&oldest);
+                self.traces.remove(&oldest);
             }
             self.order.push_back(key.to_owned());
         }
@@ -50,6 +53,7 @@ impl Counts {
 
     fn clear(&mut self) {
         self.by_key.clear();
+        self.traces.clear();
         self.order.clear();
     }
 }
@@ -87,10 +91,14 @@ impl Stats {
     }
 
     /// Counts a call; its number, from 1.
-    pub(super) fn called(&self, request_id: &str) -> u64 {
+    pub(super) fn called(&self, request_id: &str, traceparent: Option<&str>) -> u64 {
         if let Some(executions) = self.executions.as_ref().filter(|_| !request_id.is_empty()) {
             let (execution, unit) = parts_of(request_id);
-            executions.lock().count(execution, unit);
+            let mut executions = executions.lock();
+            executions.count(execution, unit);
+            if let Some(traceparent) = traceparent.filter(|_| !executions.traces.contains_key(execution)) {
+                executions.traces.insert(execution.to_owned(), traceparent.to_owned());
+            }
         }
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -111,6 +119,7 @@ impl Stats {
 
     /// `GET /stats`, of all executions or of one.
     pub(super) fn shown(&self, execution: Option<&str>) -> Value {
+        let traceparent = execution.and_then(|id| self.executions.as_ref()?.lock().traces.get(id).cloned());
         let by_execution = self.executions.as_ref().map(|executions| {
             let executions = executions.lock();
             match execution {
@@ -123,6 +132,7 @@ impl Stats {
             "open": self.open.load(Ordering::SeqCst),
             "closedByClient": self.closed_by_client.load(Ordering::SeqCst),
             "byExecution": by_execution.unwrap_or_else(|| json!({})),
+            "traceparent": traceparent,
         })
     }
 }
@@ -163,7 +173,7 @@ mod tests {
     fn calls_are_counted_by_execution_and_unit() {
         let stats = Stats::new(2);
         for id in ["exec_a/write/0/1", "exec_a/write/0/2", "exec_a/write/1/1", "exec_b/plan/0/1"] {
-            stats.called(id);
+            stats.called(id, None);
         }
 
         assert_eq!(
@@ -177,7 +187,7 @@ mod tests {
     fn the_oldest_execution_is_forgotten() {
         let stats = Stats::new(2);
         for id in ["exec_a/n/0/1", "exec_b/n/0/1", "exec_c/n/0/1"] {
-            stats.called(id);
+            stats.called(id, None);
         }
 
         assert_eq!(stats.shown(None)["byExecution"], json!({"exec_b": {"n/0": 1}, "exec_c": {"n/0": 1}}));
@@ -187,7 +197,7 @@ mod tests {
     #[test]
     fn nothing_is_tracked_when_switched_off() {
         let stats = Stats::new(0);
-        stats.called("exec_a/n/0/1");
+        stats.called("exec_a/n/0/1", None);
 
         assert_eq!(stats.shown(None)["byExecution"], json!({}));
         assert_eq!(stats.scripted("exec_a", "m"), 1);

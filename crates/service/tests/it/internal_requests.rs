@@ -37,6 +37,7 @@ fn replica(leader: Option<String>) -> String {
             web::scope("/internal/v1")
                 .wrap(from_fn(tokens::require))
                 .route("/hello", web::post().to(hello))
+                .route("/traced", web::get().to(traced))
                 .route("/slow", web::get().to(std::future::pending::<HttpResponse>))
                 .route("/busy", web::get().to(|| async { HttpResponse::from_error(busy()) })),
         )
@@ -48,6 +49,10 @@ fn replica(leader: Option<String>) -> String {
     let address = server.addrs()[0];
     tokio::spawn(server.run());
     format!("http://{address}")
+}
+
+async fn traced(request: actix_web::HttpRequest) -> web::Json<Option<String>> {
+    web::Json(service::trace::from_request(&request).map(|context| context.traceparent))
 }
 
 fn busy() -> Problem {
@@ -101,6 +106,42 @@ async fn the_next_replica_is_asked_when_one_cannot_be_reached() {
     let answer: String = client.post_json("/internal/v1/hello", "hi", DEADLINE).await.unwrap();
 
     assert_eq!(answer, "gateway says hi");
+}
+
+/// Takes connections and never says a word, as a process that is stopped or a machine that hangs.
+fn silent() -> (String, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    (format!("http://{}", listener.local_addr().unwrap()), listener)
+}
+
+#[tokio::test]
+async fn a_silent_replica_costs_part_of_one_deadline_and_is_not_preferred_afterwards() {
+    let (base, _listener) = silent();
+    let client = client(vec![base, replica(None)], "status");
+    let deadline = Duration::from_secs(2);
+
+    let first: String = client.post_json("/internal/v1/hello", "hi", deadline).await.unwrap();
+    let start = Instant::now();
+    let second: String = client.post_json("/internal/v1/hello", "hi", deadline).await.unwrap();
+
+    assert_eq!((first.as_str(), second.as_str()), ("gateway says hi", "gateway says hi"));
+    assert!(start.elapsed() < deadline / 4, "the silent one was asked again");
+}
+
+#[tokio::test]
+async fn a_request_outside_any_span_carries_trace_context_too() {
+    let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
+    let tracer = opentelemetry::trace::TracerProvider::tracer(&provider, "test");
+    let layer = tracing_opentelemetry::layer().with_tracer(tracer);
+    let _installed = tracing::subscriber::set_default(tracing_subscriber::layer::SubscriberExt::with(
+        tracing_subscriber::registry(),
+        layer,
+    ));
+    let client = client(vec![replica(None)], "status");
+
+    let seen: Option<String> = client.get_json("/internal/v1/traced", DEADLINE).await.unwrap();
+
+    assert!(seen.is_some_and(|context| context.starts_with("00-")));
 }
 
 #[tokio::test]

@@ -61,6 +61,44 @@ fn a_context_that_cannot_be_read_is_ignored() {
 }
 
 #[test]
+fn a_span_that_handles_one_message_goes_on_with_its_trace_and_of_several_it_starts_one() {
+    with_telemetry(|| {
+        let (one, several) = (tracing::info_span!("one"), tracing::info_span!("several"));
+
+        trace::handles(&one, 1, [remote("01")].into_iter());
+        trace::handles(&several, 2, [remote("01"), remote("01")].into_iter());
+
+        let trace_of = |span: &tracing::Span| trace::of(span).unwrap().traceparent[3..35].to_owned();
+        assert_eq!(trace_of(&one), TRACE_ID);
+        assert_ne!(trace_of(&several), TRACE_ID);
+    });
+}
+
+#[test]
+fn a_log_filter_does_not_switch_trace_context_off() {
+    let config = TelemetryConfig { filter: "error".to_owned(), text: true, otlp_endpoint: None };
+    let (subscriber, telemetry) = telemetry::prepare("status", &config).unwrap();
+    tracing::subscriber::with_default(subscriber, || {
+        let outer = tracing::info_span!("outer");
+        trace::set_parent(&outer, &remote("01"));
+
+        let inner = outer.in_scope(|| tracing::info_span!("inner").in_scope(trace::current)).unwrap();
+        assert_eq!(inner.traceparent.split('-').nth(1), Some(TRACE_ID));
+
+        telemetry.set_filter("off").unwrap();
+        assert!(tracing::info_span!("later").in_scope(trace::current).is_some());
+    });
+}
+
+#[test]
+fn a_tracestate_that_is_too_long_is_left_out() {
+    let long = "v=".to_owned() + &"x".repeat(600);
+    let context = trace::from_headers(|name| if name == trace::TRACESTATE { Some(&long) } else { Some("00-a-b-01") });
+
+    assert_eq!(context.unwrap().tracestate, None);
+}
+
+#[test]
 fn without_telemetry_there_is_no_context() {
     let nothing = tracing::subscriber::NoSubscriber::default();
     tracing::subscriber::with_default(nothing, || {

@@ -211,12 +211,20 @@ async fn try_stop(status: &Status, term: &Term, request: &Stop) -> Result<Option
     let Some(outcome) = outcome else { return Ok(None) };
     let id = request.subject.execution_id;
     if outcome.changed && outcome.state.is_terminal() {
-        let change =
-            settle::Moved { id, state: outcome.state, eligible_at: None, slot_ms: None, events: &outcome.appended };
+        let change = settle::Moved {
+            id,
+            epoch: outcome.epoch,
+            state: outcome.state,
+            eligible_at: None,
+            slot_ms: None,
+            events: &outcome.appended,
+        };
         settle::moved(status, term, &change);
+    } else if !outcome.changed || !term.leases.cancelling(id) {
+        // A stop before this one did it, and its answer may be lost; or the holder is not known here.
+        term.doubts.doubt(id);
     }
     if outcome.executor_id.is_some() {
-        term.leases.cancelling(id);
         tell(status, id, outcome.epoch);
     }
     Ok(Some(outcome.state))
@@ -224,7 +232,7 @@ async fn try_stop(status: &Status, term: &Term, request: &Stop) -> Result<Option
 
 /// The order goes out at once; the next renewal repeats it.
 fn tell(status: &Status, id: ExecutionId, epoch: i32) {
-    match Envelope::new(Control::Stop { executions: vec![(id, epoch)] }, None).to_bytes() {
+    match Envelope::new(Control::Stop { executions: vec![(id, epoch)] }, crate::trace::current()).to_bytes() {
         Ok(bytes) => status.broker.announce(control::TOPIC, bytes.into()),
         Err(error) => tracing::error!(%error, "a stop cannot be written"),
     }

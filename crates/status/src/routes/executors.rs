@@ -6,15 +6,17 @@ use actix_web::{HttpResponse, web};
 use bytes::Bytes;
 use domain::{ExecutionId, ExecutorId};
 use protocol::{
-    claim::{ClaimRequest, ClaimResponse, Grant, Renewal, RenewalResponse},
+    claim::{ClaimRequest, ClaimResponse, Renewal, RenewalResponse},
     live::LiveExecution,
     read::{Found, ReadUnits, ReadVersion, Units, VersionView},
     report::{ReportRequest, ReportResponse, Standing},
 };
 use serde::Deserialize;
+use storage::claims::Asked;
+use tokio::time::Instant;
 
 use super::{RouteError, leading};
-use crate::{leases::Session, service::Status, settle};
+use crate::{service::Status, sessions::Session, settle};
 
 /// A session writes this often: a dead peer is noticed at the second write.
 const BEAT: Duration = Duration::from_millis(100);
@@ -36,38 +38,38 @@ async fn claim(
 ) -> Result<web::Json<ClaimResponse>, RouteError> {
     let term = leading(&status).await?;
     let executor = request.executor_id;
-    let (allowed, mut refused): (Vec<_>, Vec<_>) = {
+    let (allowed, refused): (Vec<_>, Vec<_>) = {
         let schedule = term.schedule.lock();
-        request.claims.iter().copied().partition(|claim| {
-            schedule.is_released(claim.execution_id)
-                || term.leases.is_granted(claim.execution_id, executor, claim.claim_id)
+        request.claims.iter().map(|claim| Asked { executor, claim: *claim }).partition(|asked| {
+            let id = asked.claim.execution_id;
+            schedule.is_released(id) || term.leases.is_granted(id, executor, asked.claim.claim_id)
         })
     };
-    let mut grants: Vec<Grant> = Vec::new();
+    let mut response = ClaimResponse {
+        grants: Vec::new(),
+        refused: refused.into_iter().map(|asked| asked.claim.execution_id).collect(),
+    };
     if !allowed.is_empty() {
-        let mut conn = status.connection().await?;
-        let answers = storage::claims::claim(&mut conn, term.number, executor, &allowed, status.now()).await?;
-        drop(conn);
-        status.failpoint.reach("claim.after_commit");
-        for (claim, answer) in allowed.into_iter().zip(answers) {
-            match answer {
-                Some(grant) => {
-                    term.schedule.lock().claimed(claim.execution_id);
-                    term.leases.hold(claim.execution_id, grant.epoch, executor, Some(claim.claim_id), false);
-                    grants.push(grant);
+        let verdicts = term.writers.claims.write(allowed.clone()).await?;
+        for (Asked { claim, .. }, verdict) in allowed.into_iter().zip(verdicts) {
+            let id = claim.execution_id;
+            if let Ok(grant) = verdict {
+                if !term.schedule.lock().claimed(id) {
+                    term.doubts.doubt(id);
                 }
-                // The ledger knows better: it is not queued any more.
-                None => {
-                    term.schedule.lock().remove(claim.execution_id);
-                    refused.push(claim);
-                }
+                term.leases.hold(id, grant.epoch, executor, Some(claim.claim_id), false);
+                response.grants.push(grant);
+            } else {
+                // The ledger knows better: it is another's, or not queued any more.
+                term.doubts.doubt(id);
+                response.refused.push(id);
             }
         }
     }
-    status.metrics.claims.inc_by(grants.len() as u64);
-    status.metrics.claims_refused.inc_by(refused.len() as u64);
+    status.metrics.claims.inc_by(response.grants.len() as u64);
+    status.metrics.claims_refused.inc_by(response.refused.len() as u64);
     term.released.notify_one();
-    Ok(web::Json(ClaimResponse { grants, refused: refused.into_iter().map(|claim| claim.execution_id).collect() }))
+    Ok(web::Json(response))
 }
 
 /// Takes reports: committed, then shown, then answered.
@@ -76,20 +78,7 @@ async fn report(
     request: web::Json<ReportRequest>,
 ) -> Result<web::Json<ReportResponse>, RouteError> {
     let term = leading(&status).await?;
-    let timer = status.metrics.report_seconds.start_timer();
-    status.failpoint.reach("report.before_commit");
-    if request.reports.iter().any(|report| report.finish.is_some()) {
-        status.failpoint.reach("finish.before_commit");
-    }
-    let mut conn = status.connection().await?;
-    let reported =
-        storage::reports::report(&mut conn, term.number, request.executor_id, &request.reports, status.now()).await?;
-    drop(conn);
-    timer.observe_duration();
-    status.failpoint.reach("report.after_commit");
-    if reported.iter().any(|one| one.ended.is_some()) {
-        status.failpoint.reach("finish.after_commit");
-    }
+    let reported = term.writers.reports.write(request.into_inner()).await.map_err(RouteError::of_report)?;
     status.metrics.reports.inc_by(reported.len() as u64);
     let mut response = ReportResponse::default();
     let mut shown: Vec<LiveExecution> = Vec::new();
@@ -102,12 +91,16 @@ async fn report(
         if let Some(ended) = one.ended {
             let moved = settle::Moved {
                 id,
+                epoch: one.verdict.epoch,
                 state: ended.state,
                 eligible_at: ended.eligible_at,
                 slot_ms: Some(ended.held_ms),
                 events: &[],
             };
             settle::moved(&status, &term, &moved);
+        } else if matches!(one.verdict.standing, Standing::Over | Standing::Lost) {
+            // Its end was written before; the answer may be lost.
+            term.doubts.doubt(id);
         } else if watched {
             response.watched.push(id);
         }
@@ -125,17 +118,22 @@ async fn renew(
     status: web::Data<Status>,
     renewal: web::Json<Renewal>,
 ) -> Result<web::Json<RenewalResponse>, RouteError> {
+    let arrived = Instant::now();
     let term = leading(&status).await?;
     let mut conn = status.connection().await?;
     let renewed = storage::executors::renew(&mut conn, term.number, &renewal).await?;
     drop(conn);
-    let (mut answer, losses) = term.leases.renewed(&renewal);
+    let (mut answer, losses) = term.leases.renewed(&renewal, arrived);
     answer.drain = renewed.drain_requested;
-    settle::slots_changed(&term);
+    term.released.notify_one();
     if !losses.is_empty() {
         let cause = if renewal.goodbye { settle::Cause::GivenBack } else { settle::Cause::Lost };
         tracing::warn!(executor.id = %renewal.executor_id, count = losses.len(), ?cause, "an executor does not list what it holds");
-        settle::take_back(&status, &term, losses, cause).await;
+        let taken = settle::take_back(&status, &term, losses, cause);
+        // Who leaves waits until nothing is left; who stays has to renew.
+        if renewal.goodbye {
+            taken.await;
+        }
     }
     Ok(web::Json(answer))
 }

@@ -12,6 +12,7 @@ use service::{Problem, ProblemCode, internal_client::LEADER_HEADER};
 use storage::StorageError;
 
 use crate::{
+    group::GroupError,
     leader::{Term, chain},
     service::Status,
 };
@@ -34,6 +35,9 @@ pub(crate) enum RouteError {
     /// Something named in the request contradicts what is stored.
     #[error("{0}")]
     Conflict(String),
+    /// It can never be stored as it is: whoever sent it must not send it again.
+    #[error("the request cannot be stored")]
+    Refused,
     /// The database is away: later.
     #[error("the database cannot be reached")]
     Unavailable,
@@ -63,6 +67,7 @@ impl RouteError {
         match self {
             Self::NotLeader(_) => Problem::new(ProblemCode::NotLeader),
             Self::Conflict(detail) => Problem::new(ProblemCode::Conflict).detail(detail.clone()),
+            Self::Refused => Problem::new(ProblemCode::InvalidRequest).detail("the request cannot be stored"),
             Self::Unavailable => Problem::new(ProblemCode::Unavailable),
             Self::Internal => Problem::new(ProblemCode::Internal),
         }
@@ -71,17 +76,45 @@ impl RouteError {
 
 impl From<StorageError> for RouteError {
     fn from(error: StorageError) -> Self {
-        match &error {
+        Self::from(&error)
+    }
+}
+
+impl From<GroupError> for RouteError {
+    fn from(error: GroupError) -> Self {
+        match error {
+            GroupError::Storage(error) => Self::from(&*error),
+            GroupError::Over => Self::NotLeader(None),
+        }
+    }
+}
+
+impl From<&StorageError> for RouteError {
+    fn from(error: &StorageError) -> Self {
+        match error {
             StorageError::NotLeader(_) => Self::NotLeader(None),
             StorageError::Conflict(detail) => Self::Conflict(detail.clone()),
             StorageError::Unavailable(_) | StorageError::Contended(_) => {
-                tracing::warn!(error = %chain(&error), "an internal request waits for the database");
+                tracing::warn!(error = %chain(error), "an internal request waits for the database");
                 Self::Unavailable
             }
             _ => {
-                tracing::error!(error = %chain(&error), "an internal request failed");
+                tracing::error!(error = %chain(error), "an internal request failed");
                 Self::Internal
             }
+        }
+    }
+}
+
+impl RouteError {
+    /// Of a report: its executor repeats it until it is told that the report itself is wrong.
+    fn of_report(error: GroupError) -> Self {
+        match &error {
+            GroupError::Storage(cause) if cause.is_about_the_data() => {
+                tracing::error!(error = %chain(&**cause), "a report cannot be stored");
+                Self::Refused
+            }
+            _ => error.into(),
         }
     }
 }

@@ -10,6 +10,10 @@ const UNKNOWN_COST: f64 = 10_000.0;
 /// How much of an engine's estimate one run moves: close to a running median, and cheap.
 const STEP: f64 = 0.1;
 
+/// Where the owners' lines would end if a batch were taken in: a batch that is taken in twice, or not at all, moves nothing.
+#[derive(Debug, Default)]
+pub struct Drafts(HashMap<UserId, f64>);
+
 /// The virtual time line.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Fair {
@@ -19,14 +23,15 @@ pub(crate) struct Fair {
 }
 
 impl Fair {
-    /// The virtual start time of an owner's next execution; moves the owner's line on by its cost.
-    pub(crate) fn tag(&mut self, user: UserId, engine: EngineId, share: f64) -> f64 {
-        let start = self.finish.get(&user).copied().unwrap_or(self.now).max(self.now);
-        self.finish.insert(user, start + self.cost(engine) / share.max(f64::MIN_POSITIVE));
+    /// The virtual start time of an owner's next execution, which comes after those of `drafts`.
+    pub(crate) fn tag(&self, drafts: &mut Drafts, user: UserId, engine: EngineId, share: f64) -> f64 {
+        let known = || self.finish.get(&user).copied().unwrap_or(self.now);
+        let start = drafts.0.get(&user).copied().unwrap_or_else(known).max(self.now);
+        drafts.0.insert(user, start + self.cost(engine) / share.max(f64::MIN_POSITIVE));
         start
     }
 
-    /// Takes a tag of the ledger into account after a restart.
+    /// Charges a tag of the ledger to its owner's line. Charging it twice is charging it once.
     pub(crate) fn restore(&mut self, user: UserId, engine: EngineId, share: f64, tag: f64) {
         let end = tag + self.cost(engine) / share.max(f64::MIN_POSITIVE);
         let finish = self.finish.entry(user).or_insert(end);

@@ -6,5 +6,6 @@ mod fair;
 mod ranked;
 mod schedule;
 
+pub use fair::Drafts;
 pub use ranked::Rank;
 pub use schedule::{Job, Place, Schedule};

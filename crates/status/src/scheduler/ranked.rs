@@ -55,9 +55,13 @@ impl Default for Ranked {
 
 impl Ranked {
     /// How many elements there are.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.size(self.root)
+    }
+
+    /// Whether there is none.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.root.is_none()
     }
 
     /// Adds an element that is not there yet.

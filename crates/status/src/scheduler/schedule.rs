@@ -4,12 +4,15 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use chrono::{DateTime, Utc};
 use domain::{EngineId, ExecutionId, UserId};
-use protocol::submission::{Eta, QueueBlock};
+use indexmap::IndexMap;
 
 use super::{
-    fair::Fair,
+    fair::{Drafts, Fair},
     ranked::{Rank, Ranked},
 };
+
+#[path = "positions.rs"]
+mod positions;
 
 /// A release that nobody claimed for this long is published again.
 const CLAIM_WITHIN_MS: i64 = 2_000;
@@ -57,17 +60,17 @@ struct Entry {
 #[derive(Debug, Clone, Default)]
 struct Owner {
     /// Released or running.
-    active: u32,
+    active: usize,
     ranked: BTreeSet<Rank>,
-    limited: BTreeSet<Rank>,
-    later: u32,
+    limited: Ranked,
+    later: usize,
 }
 
 /// The queue.
 #[derive(Debug, Clone, Default)]
 pub struct Schedule {
     fair: Fair,
-    entries: HashMap<ExecutionId, Entry>,
+    entries: IndexMap<ExecutionId, Entry>,
     owners: HashMap<UserId, Owner>,
     ranked: Ranked,
     later: BTreeSet<(DateTime<Utc>, ExecutionId)>,
@@ -75,12 +78,14 @@ pub struct Schedule {
     released_count: usize,
     running: usize,
     slots: u32,
+    /// Running on executors that take nothing new: they occupy no slot that counts.
+    elsewhere: usize,
 }
 
 impl Schedule {
-    /// The tag of an owner's next execution.
-    pub fn tag(&mut self, user: UserId, engine: EngineId, share: f64) -> f64 {
-        self.fair.tag(user, engine, share)
+    /// The tag of an owner's next execution, after those of `drafts`. It is charged when the execution is queued, and only then.
+    pub fn tag(&self, drafts: &mut Drafts, user: UserId, engine: EngineId, share: f64) -> f64 {
+        self.fair.tag(drafts, user, engine, share)
     }
 
     /// Adds an execution that is queued; `eligible` when it has to wait until then.
@@ -114,6 +119,7 @@ impl Schedule {
     /// Takes up to `count` executions for release, in order of rank.
     pub fn release(&mut self, count: usize, now: DateTime<Utc>) -> Vec<ExecutionId> {
         let mut taken = Vec::new();
+        self.forget_claimed();
         while taken.len() < count {
             let Some(first) = self.ranked.first() else { break };
             self.ranked.remove(&first);
@@ -131,24 +137,33 @@ impl Schedule {
         taken
     }
 
-    /// Releases that nobody claimed in time: to be published again.
-    pub fn overdue(&mut self, now: DateTime<Utc>) -> Vec<ExecutionId> {
+    /// Up to `count` releases that nobody claimed in time: to be published again.
+    pub fn overdue(&mut self, count: usize, now: DateTime<Utc>) -> Vec<ExecutionId> {
         let mut again = Vec::new();
-        while let Some((at, id)) = self.released.front().copied() {
-            let current = self.entries.get(&id).is_some_and(|entry| entry.place == Place::Released(at));
-            if current && (now - at).num_milliseconds() < CLAIM_WITHIN_MS {
+        while again.len() < count {
+            self.forget_claimed();
+            let Some((at, id)) = self.released.front().copied() else { break };
+            if (now - at).num_milliseconds() < CLAIM_WITHIN_MS {
                 break;
             }
             self.released.pop_front();
-            if current {
-                if let Some(entry) = self.entries.get_mut(&id) {
-                    entry.place = Place::Released(now);
-                }
-                self.released.push_back((now, id));
-                again.push(id);
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.place = Place::Released(now);
             }
+            self.released.push_back((now, id));
+            again.push(id);
         }
         again
+    }
+
+    /// Drops what is at the front of the releases and was claimed or taken out since.
+    fn forget_claimed(&mut self) {
+        while let Some((at, id)) = self.released.front() {
+            if self.entries.get(id).is_some_and(|entry| entry.place == Place::Released(*at)) {
+                break;
+            }
+            self.released.pop_front();
+        }
     }
 
     /// Whether an executor may claim it: it is released.
@@ -157,16 +172,22 @@ impl Schedule {
         self.entries.get(&id).is_some_and(|entry| matches!(entry.place, Place::Released(_)))
     }
 
-    /// An executor holds a released execution now.
-    pub fn claimed(&mut self, id: ExecutionId) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            if matches!(entry.place, Place::Released(_)) {
-                self.released_count -= 1;
+    /// An executor holds an execution now, by the ledger's word; whether it is known here.
+    pub fn claimed(&mut self, id: ExecutionId) -> bool {
+        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        entry.job.started = true;
+        let job = entry.job;
+        match entry.place {
+            Place::Running => {}
+            Place::Released(_) => {
+                entry.place = Place::Running;
+                less(&mut self.released_count, "released");
                 self.running += 1;
             }
-            entry.place = Place::Running;
-            entry.job.started = true;
+            // It was put back into the queue while the claim was being written.
+            Place::Ranked | Place::Limited | Place::Later(_) => self.run(job),
         }
+        true
     }
 
     /// An attempt is over. Returns the job, for one that comes back.
@@ -182,7 +203,7 @@ impl Schedule {
 
     /// Takes an execution out, wherever it stands.
     pub fn remove(&mut self, id: ExecutionId) {
-        let Some(entry) = self.entries.remove(&id) else { return };
+        let Some(entry) = self.entries.swap_remove(&id) else { return };
         let (user, key) = (entry.job.user, rank(&entry.job));
         match entry.place {
             Place::Ranked => {
@@ -194,16 +215,16 @@ impl Schedule {
             }
             Place::Later(at) => {
                 self.later.remove(&(at, id));
-                self.owner(user).later -= 1;
+                less(&mut self.owner(user).later, "later");
             }
             // The place in `released` is found stale when its turn comes.
             Place::Released(_) => {
-                self.released_count -= 1;
-                self.owner(user).active -= 1;
+                less(&mut self.released_count, "released");
+                less(&mut self.owner(user).active, "active");
             }
             Place::Running => {
-                self.running -= 1;
-                self.owner(user).active -= 1;
+                less(&mut self.running, "running");
+                less(&mut self.owner(user).active, "active");
             }
         }
         self.fill(user);
@@ -224,7 +245,7 @@ impl Schedule {
             entry.place = Place::Limited;
             let job = entry.job;
             let owner = self.owner(job.user);
-            owner.later -= 1;
+            less(&mut owner.later, "later");
             owner.limited.insert(rank(&job));
             self.fill(job.user);
         }
@@ -236,94 +257,22 @@ impl Schedule {
         self.later.first().map(|(at, _)| *at)
     }
 
-    /// How many slots all executors have together.
-    pub const fn set_slots(&mut self, slots: u32) {
+    /// How many slots the executors that take work have together, and how many executions run on others.
+    pub const fn set_slots(&mut self, slots: u32, elsewhere: usize) {
         self.slots = slots;
+        self.elsewhere = elsewhere;
+    }
+
+    /// How many slots are free.
+    #[must_use]
+    pub const fn free(&self) -> usize {
+        (self.slots as usize).saturating_sub(self.running.saturating_sub(self.elsewhere))
     }
 
     /// How many more may be released now: the free slots, and a few more so that a slot that becomes free finds work.
     #[must_use]
-    pub fn room(&self) -> usize {
-        let slots = self.slots as usize;
-        let window = slots.saturating_sub(self.running) + slots / 4;
-        window.saturating_sub(self.released_count)
-    }
-
-    /// Whether releases that were not claimed should be published again: somebody has room for them.
-    #[must_use]
-    pub const fn has_free_slots(&self) -> bool {
-        (self.slots as usize) > self.running
-    }
-
-    /// How many are queued, in all.
-    #[must_use]
-    pub fn queued(&self) -> usize {
-        self.entries.len() - self.running
-    }
-
-    /// How many executors hold.
-    #[must_use]
-    pub const fn running(&self) -> usize {
-        self.running
-    }
-
-    /// How many of an owner are queued.
-    #[must_use]
-    pub fn queued_of(&self, user: UserId) -> usize {
-        // Released ones count as active: at most a window of them.
-        self.owners.get(&user).map_or(0, |owner| owner.ranked.len() + owner.limited.len() + owner.later as usize)
-    }
-
-    /// Every execution it knows, with its place: for the comparison with the ledger.
-    pub fn entries(&self) -> impl Iterator<Item = (ExecutionId, Place)> {
-        self.entries.iter().map(|(id, entry)| (*id, entry.place))
-    }
-
-    /// Where a queued execution stands, and how long it will probably take; `None` when it is not queued.
-    #[must_use]
-    pub fn block(&self, id: ExecutionId, now: DateTime<Utc>) -> Option<QueueBlock> {
-        let entry = self.entries.get(&id)?;
-        let key = rank(&entry.job);
-        let owner = self.owners.get(&entry.job.user)?;
-        let block = |position: Option<u64>, ahead: u64, reason: &str| QueueBlock {
-            position,
-            ahead,
-            eta_ms: position.map(|_| self.eta(ahead)),
-            waiting_reason: reason.to_owned(),
-            as_of: now,
-        };
-        Some(match entry.place {
-            Place::Running => return None,
-            Place::Released(at) => {
-                let ahead = self.released_before(at, id);
-                block(Some(ahead + 1), ahead, "starting")
-            }
-            Place::Ranked => {
-                let ahead = (self.released_count + self.ranked.rank(&key)) as u64;
-                block(Some(ahead + 1), ahead, "no_capacity")
-            }
-            Place::Limited => {
-                let own = owner.limited.range(..key).count() + owner.ranked.len();
-                block(None, (own + owner.active as usize) as u64, "user_limit")
-            }
-            Place::Later(_) => block(None, 0, "retry"),
-        })
-    }
-
-    fn released_before(&self, at: DateTime<Utc>, id: ExecutionId) -> u64 {
-        let current = |(at, id): &(DateTime<Utc>, ExecutionId)| {
-            self.entries.get(id).is_some_and(|entry| entry.place == Place::Released(*at))
-        };
-        self.released.iter().take_while(|release| **release != (at, id)).filter(|r| current(r)).count() as u64
-    }
-
-    /// Work ahead through the slots there are. The spread is that of an exponential service time.
-    fn eta(&self, ahead: u64) -> Eta {
-        let slots = f64::from(self.slots.max(1));
-        let ahead = f64::from(u32::try_from(ahead).unwrap_or(u32::MAX));
-        let wait =
-            if self.has_free_slots() && ahead < slots { 0.0 } else { (ahead + 1.0) / slots * self.fair.mean_cost() };
-        Eta { p50: milliseconds(wait), p90: milliseconds(wait * 2.3) }
+    pub const fn room(&self) -> usize {
+        (self.free() + self.slots as usize / 4).saturating_sub(self.released_count)
     }
 
     fn owner(&mut self, user: UserId) -> &mut Owner {
@@ -336,12 +285,12 @@ impl Schedule {
         let limit = owner
             .limited
             .first()
-            .or_else(|| owner.ranked.first())
+            .or_else(|| owner.ranked.first().copied())
             .and_then(|key| self.entries.get(&key.id))
             .and_then(|entry| entry.job.limit);
-        let room = limit.map_or(usize::MAX, |limit| limit.saturating_sub(owner.active) as usize);
+        let room = limit.map_or(usize::MAX, |limit| (limit as usize).saturating_sub(owner.active));
         while owner.ranked.len() > room
-            || matches!((owner.ranked.last(), owner.limited.first()), (Some(last), Some(first)) if first < last)
+            || matches!((owner.ranked.last(), owner.limited.first()), (Some(last), Some(first)) if first < *last)
         {
             let Some(last) = owner.ranked.pop_last() else { break };
             self.ranked.remove(&last);
@@ -351,7 +300,8 @@ impl Schedule {
             }
         }
         while owner.ranked.len() < room {
-            let Some(first) = owner.limited.pop_first() else { break };
+            let Some(first) = owner.limited.first() else { break };
+            owner.limited.remove(&first);
             owner.ranked.insert(first);
             self.ranked.insert(first);
             if let Some(entry) = self.entries.get_mut(&first.id) {
@@ -361,13 +311,16 @@ impl Schedule {
     }
 }
 
-fn rank(job: &Job) -> Rank {
-    Rank { fresh: !job.started, tag: job.tag, id: job.id }
+/// Counts down. A count that was wrong is an error in the log, never a huge number.
+fn less(count: &mut usize, what: &'static str) {
+    if *count == 0 {
+        tracing::error!(what, "the queue counted wrong");
+    }
+    *count = count.saturating_sub(1);
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what fits")]
-fn milliseconds(value: f64) -> u64 {
-    value.clamp(0.0, 1e15) as u64
+fn rank(job: &Job) -> Rank {
+    Rank { fresh: !job.started, tag: job.tag, id: job.id }
 }
 
 #[cfg(test)]

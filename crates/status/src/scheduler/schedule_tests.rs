@@ -17,14 +17,14 @@ struct Bench {
 impl Bench {
     fn new(slots: u32) -> Self {
         let mut schedule = Schedule::default();
-        schedule.set_slots(slots);
+        schedule.set_slots(slots, 0);
         Self { schedule, engine: EngineId::generate(), next: 1 }
     }
 
     fn submit(&mut self, user: UserId, share: f64, limit: Option<u32>) -> ExecutionId {
         let id = ExecutionId::from_uuid(uuid::Uuid::from_u128(self.next));
         self.next += 1;
-        let tag = self.schedule.tag(user, self.engine, share);
+        let tag = self.schedule.tag(&mut Drafts::default(), user, self.engine, share);
         self.schedule.queue(Job { id, user, engine: self.engine, tag, share, limit, started: false }, None);
         id
     }
@@ -76,8 +76,11 @@ fn what_waits_behind_a_limit_has_no_position_but_a_reason() {
     let user = UserId::generate();
     let jobs: Vec<_> = (0..3).map(|_| bench.submit(user, 1.0, Some(1))).collect();
 
-    let waiting = bench.schedule.block(jobs[1], at(0)).unwrap();
-    assert_eq!((waiting.position, waiting.ahead, waiting.waiting_reason.as_str()), (None, 1, "user_limit"));
+    for (ahead, id) in jobs.iter().enumerate().skip(1) {
+        let waiting = bench.schedule.block(*id, at(0)).unwrap();
+        assert_eq!((waiting.position, waiting.ahead), (None, ahead as u64));
+        assert_eq!(waiting.waiting_reason, "user_limit");
+    }
 
     assert_eq!(bench.schedule.release(8, at(0)), [jobs[0]]);
     bench.schedule.claimed(jobs[0]);
@@ -92,11 +95,75 @@ fn an_unclaimed_release_is_published_again_after_two_seconds() {
     let id = bench.submit(UserId::generate(), 1.0, None);
     bench.schedule.release(1, at(0));
 
-    assert!(bench.schedule.overdue(at(1_999)).is_empty());
-    assert_eq!(bench.schedule.overdue(at(2_000)), [id]);
-    assert!(bench.schedule.overdue(at(3_999)).is_empty());
+    assert!(bench.schedule.overdue(8, at(1_999)).is_empty());
+    assert_eq!(bench.schedule.overdue(8, at(2_000)), [id]);
+    assert!(bench.schedule.overdue(8, at(3_999)).is_empty());
     bench.schedule.claimed(id);
-    assert!(bench.schedule.overdue(at(10_000)).is_empty());
+    assert!(bench.schedule.overdue(8, at(10_000)).is_empty());
+}
+
+#[test]
+fn no_more_is_published_again_than_there_are_free_slots() {
+    let mut bench = Bench::new(8);
+    let jobs: Vec<_> = (0..8).map(|_| bench.submit(UserId::generate(), 1.0, None)).collect();
+    let released = bench.schedule.release(8, at(0));
+    assert_eq!(released.len(), jobs.len());
+    for id in &released[..5] {
+        bench.schedule.claimed(*id);
+    }
+
+    assert_eq!(bench.schedule.overdue(2, at(2_000)), released[5..7]);
+    // The others are next, and none twice.
+    assert_eq!(bench.schedule.overdue(2, at(2_000)), released[7..]);
+}
+
+#[test]
+fn a_batch_that_is_not_taken_in_costs_its_owner_nothing() {
+    let mut bench = Bench::new(8);
+    let user = UserId::generate();
+    let first = bench.submit(user, 1.0, None);
+    let mut drafts = Drafts::default();
+    let tags: Vec<f64> = (0..3).map(|_| bench.schedule.tag(&mut drafts, user, bench.engine, 1.0)).collect();
+    assert!(tags.is_sorted() && tags[0] < tags[2]);
+
+    let again = bench.schedule.tag(&mut Drafts::default(), user, bench.engine, 1.0);
+
+    assert_eq!(again, tags[0]);
+    assert_eq!(bench.position(first), Some(1));
+}
+
+#[test]
+fn a_hold_of_the_ledger_counts_wherever_the_queue_had_it() {
+    let mut bench = Bench::new(8);
+    let id = bench.submit(UserId::generate(), 1.0, None);
+
+    assert!(bench.schedule.claimed(id));
+    assert!(!bench.schedule.claimed(ExecutionId::generate()));
+
+    assert_eq!(
+        (bench.schedule.queued(), bench.schedule.running(), bench.schedule.place(id)),
+        (0, 1, Some(Place::Running))
+    );
+    bench.schedule.ended(id, Some(5));
+    bench.schedule.ended(id, Some(5));
+    assert_eq!((bench.schedule.queued(), bench.schedule.running(), bench.schedule.free()), (0, 0, 8));
+}
+
+#[test]
+fn slices_show_everything_that_stays_while_others_go() {
+    let mut bench = Bench::new(8);
+    let jobs: Vec<_> = (0..100).map(|_| bench.submit(UserId::generate(), 1.0, None)).collect();
+    let (mut seen, mut end, mut gone) = (std::collections::HashSet::new(), usize::MAX, jobs.iter().step_by(3));
+    while end > 0 {
+        let (ids, start) = bench.schedule.slice(end, 7);
+        seen.extend(ids);
+        end = start;
+        for id in gone.by_ref().take(3) {
+            bench.schedule.remove(*id);
+        }
+    }
+
+    assert!(jobs.iter().filter(|id| bench.schedule.place(**id).is_some()).all(|id| seen.contains(id)));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use broker::{Broker, Consumer, InProcessBroker, Inbox, Message, Queue};
+use broker::{Broker, Consumer, InProcessBroker, Inbox, Message, Queue, ReplyTo};
 use domain::{
     ClaimId, EngineId, Event, EventBody, EventRecord, ExecutionId, ExecutorId, KeyId, Priority, Sequence, UnitKey,
     UserId, VersionId,
@@ -47,9 +47,13 @@ pub async fn database() -> TestDatabase {
 }
 
 pub fn config(database: &TestDatabase) -> status::StatusConfig {
+    config_at(&database.url())
+}
+
+pub fn config_at(url: &str) -> status::StatusConfig {
     status::StatusConfig::from_environment(&Environment::of([
         ("LEKHIKA_INTERNAL_ADDR", "127.0.0.1:0"),
-        ("LEKHIKA_DATABASE_URL", database.url().as_str()),
+        ("LEKHIKA_DATABASE_URL", url),
         ("LEKHIKA_SERVICE_SECRET", SECRET),
     ]))
     .unwrap()
@@ -70,9 +74,15 @@ impl Bench {
     /// With a limit of executions at once for the one user.
     pub async fn start_with(max_queued: Option<u32>) -> Self {
         let database = database().await;
+        let url = database.url();
+        Self::start_at(database, url, max_queued).await
+    }
+
+    /// With a database that status reaches at `url`.
+    pub async fn start_at(database: TestDatabase, url: String, max_queued: Option<u32>) -> Self {
         let broker = Arc::new(InProcessBroker::new());
         let shutdown = Shutdown::new();
-        let handle = status::run(config(&database), broker.clone(), Arc::new(SystemClock), shutdown.clone()).unwrap();
+        let handle = status::run(config_at(&url), broker.clone(), Arc::new(SystemClock), shutdown.clone()).unwrap();
         let client = client(vec![handle.url.clone()]);
         let level = PutLevel {
             name: "test".into(),
@@ -128,12 +138,17 @@ impl Bench {
             queue_deadline_at: None,
             idempotency: None,
             parent: None,
+            trace: None,
         }
     }
 
     pub async fn publish(&self, submissions: Vec<Submission>) {
-        let bytes = Envelope::new(Submissions { submissions }, None).to_bytes().unwrap();
-        let message = Message::persistent(bytes).reply_to(self.inbox.address().borrow().clone());
+        let letter = Envelope::new(Submissions { submissions }, None);
+        self.send(&letter, self.inbox.address().borrow().clone()).await;
+    }
+
+    pub async fn send(&self, letter: &Envelope<Submissions>, reply_to: Option<ReplyTo>) {
+        let message = Message::persistent(letter.to_bytes().unwrap()).reply_to(reply_to);
         self.broker.publish(Queue::Submissions, message, WITHIN).await.unwrap();
     }
 
@@ -154,10 +169,15 @@ impl Bench {
 
     /// The executions of the next hint.
     pub async fn dispatched(&mut self) -> Vec<ExecutionId> {
+        self.dispatch().await.body.executions
+    }
+
+    /// The next hint.
+    pub async fn dispatch(&mut self) -> Envelope<Dispatch> {
         let delivery = tokio::time::timeout(WITHIN, self.dispatch.next()).await.expect("a dispatch").unwrap();
-        let ids = Envelope::<Dispatch>::from_bytes(&delivery.body).unwrap().body.executions;
+        let envelope = Envelope::from_bytes(&delivery.body).unwrap();
         delivery.ack();
-        ids
+        envelope
     }
 
     pub async fn view(&self, id: ExecutionId) -> ExecutionView {
@@ -175,7 +195,7 @@ impl Bench {
         let query = ReadEvents { subject: self.subject(id), after: Sequence::START, limit: 1000 };
         let page: Found<EventPage> = post(&self.client, EVENTS_PATH, &query).await.unwrap();
         let Found::Found(page) = page else { panic!("{page:?}") };
-        page.events.iter().map(|record| record.event().unwrap()).collect()
+        page.events.iter().map(|record| serde_json::from_str(&record.data(id)).unwrap()).collect()
     }
 
     pub async fn names(&self, id: ExecutionId) -> Vec<&'static str> {
@@ -185,6 +205,13 @@ impl Bench {
     pub async fn all_is_well(&self) {
         let found: Invariants = post(&self.client, INVARIANTS_PATH, &json!({})).await.unwrap();
         assert_eq!(found.violations, []);
+    }
+
+    /// Statements of the test's own.
+    pub async fn psql(&self) -> tokio_postgres::Client {
+        let (client, connection) = tokio_postgres::connect(&self.database.url(), tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
     }
 }
 
@@ -251,6 +278,13 @@ impl FakeExecutor {
         let mut response: ClaimResponse = post(&self.client, CLAIMS_PATH, &request).await.unwrap();
         assert_eq!(response.grants.len() + response.refused.len(), 1);
         response.grants.pop()
+    }
+
+    /// A claim that gets no answer.
+    pub async fn claim_fails(&self, id: ExecutionId) {
+        let claims = vec![Claim { execution_id: id, claim_id: ClaimId::generate() }];
+        let request = ClaimRequest { executor_id: self.id, claims };
+        post::<_, ClaimResponse>(&self.client, CLAIMS_PATH, &request).await.unwrap_err();
     }
 
     pub async fn report(&self, report: Report) -> Verdict {

@@ -3,11 +3,11 @@
 use domain::{ClaimId, EventBody, State, UnitKey};
 use protocol::{
     claim::Held,
-    report::{Finish, Standing},
+    report::{Finish, REPORTS_PATH, ReportRequest, ReportResponse, Standing},
 };
 use std::time::{Duration, Instant};
 
-use crate::bench::{Attempt, Bench, FakeExecutor, WITHIN};
+use crate::bench::{Attempt, Bench, FakeExecutor, WITHIN, post};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_whose_answer_was_lost_is_answered_again() {
@@ -113,4 +113,48 @@ async fn a_renewal_tells_what_is_lost_and_what_has_to_stop() {
     let stop = protocol::operate::Stop { subject: bench.subject(id), force: false, wait_ms: 0 };
     let _: serde_json::Value = crate::bench::post(&bench.client, protocol::operate::STOP_PATH, &stop).await.unwrap();
     assert_eq!(executor.renew(vec![held]).await.cancelling, [id]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_can_never_be_stored_is_refused_by_name() {
+    let mut bench = Bench::start().await;
+    let executor = FakeExecutor::join(&bench).await;
+    let id = bench.submit().await;
+    bench.dispatched().await;
+    let attempt = Attempt::of(&executor.claim(id).await.unwrap());
+    let request =
+        ReportRequest { executor_id: executor.id, reports: vec![attempt.unit("no\0de", "Postgres holds no NUL")] };
+
+    let refused = post::<_, ReportResponse>(&bench.client, REPORTS_PATH, &request).await.unwrap_err();
+
+    assert_eq!(refused.problem().unwrap().code, service::ProblemCode::InvalidRequest);
+    assert_eq!(executor.report(attempt.finish()).await.standing, Standing::Over);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_execution_that_cannot_be_fenced_does_not_hold_up_the_others() {
+    let mut bench = Bench::start().await;
+    let dying = FakeExecutor::join(&bench).await;
+    let path = format!("/internal/v1/session?executor={}", dying.id);
+    let session = bench.client.open(&path, WITHIN).await.unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let id = bench.submit().await;
+        bench.dispatched().await;
+        dying.claim(id).await.unwrap();
+        ids.push(id);
+    }
+    let broken = ids.remove(1);
+    let spoil = "UPDATE events SET records = 'unreadable' WHERE execution_id = $1::text::uuid";
+    bench.psql().await.execute(spoil, &[&broken.uuid().to_string()]).await.unwrap();
+
+    FakeExecutor::join(&bench).await;
+    drop(session);
+
+    let mut back = bench.dispatched().await;
+    while back.len() < ids.len() {
+        back.extend(bench.dispatched().await);
+    }
+    back.sort();
+    assert_eq!(back, ids);
 }

@@ -12,5 +12,8 @@
 mod bench;
 mod executors;
 mod leaders;
+mod lost_answers;
 mod spine;
 mod stops;
+mod traced;
+mod wire;

@@ -52,6 +52,23 @@ async fn a_message_that_comes_twice_makes_one_execution() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_comes_again_and_again_costs_its_owner_one_place() {
+    let mut bench = Bench::start().await;
+    let (first, second) = (bench.submission(), bench.submission());
+    for _ in 0..5 {
+        bench.publish(vec![first.clone(), first.clone()]).await;
+        bench.replies().await;
+    }
+    bench.publish(vec![second]).await;
+    bench.replies().await;
+
+    let tags = bench.psql().await.query("SELECT tag FROM executions ORDER BY tag", &[]).await.unwrap();
+
+    let tags: Vec<f64> = tags.iter().map(|row| row.get(0)).collect();
+    assert_eq!(tags, [0.0, 10_000.0], "one run's expected cost apart");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_idempotency_key_answers_the_same_body_and_refuses_another() {
     let mut bench = Bench::start().await;
     let keyed = |hash: &str| {

@@ -139,3 +139,25 @@ async fn deadlines_end_what_waits_and_what_runs() {
     assert_eq!(executor.report(attempt.finish()).await.standing, Standing::Lost);
     bench.all_is_well().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_force_stop_reaches_the_executor_by_the_number_it_knows() {
+    use broker::{Broker as _, Heard};
+    let mut bench = Bench::start().await;
+    let executor = FakeExecutor::join(&bench).await;
+    let id = bench.submit().await;
+    bench.dispatched().await;
+    let attempt = Attempt::of(&executor.claim(id).await.unwrap());
+    let mut orders = bench.broker.listen(&[protocol::control::TOPIC.to_owned()], 8);
+    assert!(matches!(orders.next().await, Some(Heard::Gap)), "it has missed what came before");
+
+    let asked = std::time::Instant::now();
+    assert!(stop(&bench, id, true, 0).await);
+    let heard = tokio::time::timeout(WITHIN, orders.next()).await.expect("an order").unwrap();
+
+    assert!(asked.elapsed() < std::time::Duration::from_millis(250), "{:?}", asked.elapsed());
+    let Heard::Announcement(order) = heard else { panic!("a gap") };
+    let order = protocol::Envelope::<protocol::control::Control>::from_bytes(&order.body).unwrap().body;
+    let protocol::control::Control::Stop { executions } = order else { panic!("{order:?}") };
+    assert_eq!(executions, [(id, attempt.epoch)]);
+}

@@ -35,7 +35,7 @@ struct KeyRow {
 
 /// Enters the batch's idempotency keys; who finds theirs taken is answered from what is stored.
 pub(super) async fn replay_known_keys(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     batch: &[NewExecution<'_>],
     answers: &mut [Option<TakenIn>],
 ) -> Result<(), StorageError> {

@@ -29,7 +29,7 @@ fn alone(submission: &Submission) -> Option<Uuid> {
 
 /// Refuses resumes of what is being continued already. Comes after the replays: a repeated request keeps its answer.
 pub(super) async fn refuse_second_resumes(
-    conn: &mut AsyncPgConnection,
+    conn: &AsyncPgConnection,
     batch: &[NewExecution<'_>],
     answers: &mut [Option<TakenIn>],
 ) -> Result<(), StorageError> {
@@ -71,7 +71,7 @@ pub(super) async fn refuse_second_resumes(
 }
 
 /// A refused resume leaves no execution that its Idempotency-Key could stand for.
-async fn forget_keys(conn: &mut AsyncPgConnection, refused: Vec<Uuid>) -> Result<(), StorageError> {
+async fn forget_keys(conn: &AsyncPgConnection, refused: Vec<Uuid>) -> Result<(), StorageError> {
     if !refused.is_empty() {
         sql("DELETE FROM idempotency_keys WHERE execution_id = ANY(?)")
             .bind::<Array<SqlUuid>, _>(refused)

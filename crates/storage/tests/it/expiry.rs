@@ -29,7 +29,7 @@ async fn what_never_started_expires_and_what_had_started_fails() {
     ledger.report(back.executor, back.given_back()).await;
     let started = ledger.attempt(batch[4].execution_id).await;
     let mut conn = ledger.conn().await;
-    assert!(storage::expiry::next_deadline(&mut conn).await.unwrap().is_some());
+    assert!(storage::expiry::next_deadline(&mut conn, now()).await.unwrap().is_some());
 
     let moved = expire(&ledger).await;
 
@@ -44,12 +44,12 @@ async fn what_never_started_expires_and_what_had_started_fails() {
     let view = ledger.view(batch[2].execution_id).await;
     assert_eq!(view.failure.unwrap().code, FailureCode::DeadlineExceeded);
     assert!(view.result.unwrap().get().contains("abcdefgh"));
-    let fenced = moved.iter().find(|moved| moved.execution_id == held.execution).unwrap().fenced;
-    assert_eq!(fenced, Some((held.executor, held.epoch)));
+    let fenced = moved.iter().find(|moved| moved.execution_id == held.execution).unwrap();
+    assert_eq!((fenced.fenced, fenced.epoch), (Some(held.executor), held.epoch));
     assert_eq!(ledger.report(held.executor, held.completed()).await.verdict.standing, Standing::Lost);
     assert_eq!(ledger.report(started.executor, started.completed()).await.verdict.standing, Standing::Over);
     assert!(expire(&ledger).await.is_empty());
-    assert_eq!(storage::expiry::next_deadline(&mut conn).await.unwrap(), None);
+    assert_eq!(storage::expiry::next_deadline(&mut conn, now()).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -84,4 +84,53 @@ async fn a_waiting_one_is_stopped_at_once() {
 
     assert_eq!(stopped.state, State::Cancelled);
     ledger.audit(attempt.execution).await;
+}
+
+#[tokio::test]
+async fn the_next_deadline_is_the_first_that_still_counts() {
+    let ledger = Ledger::start().await;
+    let at = now();
+    let after = |seconds| Some(at + Duration::seconds(seconds));
+    let batch = [
+        Submission { queue_deadline_at: after(5), deadline_at: after(100), ..ledger.submission() },
+        Submission { queue_deadline_at: after(40), ..ledger.submission() },
+        Submission { deadline_at: after(60), ..ledger.submission() },
+    ];
+    ledger.take_in(&batch).await.unwrap();
+    ledger.attempt(batch[0].execution_id).await;
+    let mut conn = ledger.conn().await;
+    let mut next = async |from: i64| {
+        let next = storage::expiry::next_deadline(&mut conn, at + Duration::seconds(from)).await.unwrap();
+        // Postgres keeps microseconds.
+        next.map(|next| (next - at + Duration::milliseconds(1)).num_seconds())
+    };
+
+    // It has started: its first deadline is a look for nothing, but not a reason to look again and again.
+    assert_eq!(next(0).await, Some(5));
+    assert_eq!(next(6).await, Some(40));
+
+    let moved =
+        storage::expiry::expire_due(&mut *ledger.conn().await, ledger.term, 100, at + Duration::seconds(61)).await;
+    assert_eq!(moved.unwrap().len(), 2);
+    assert_eq!(next(61).await, Some(100));
+}
+
+#[tokio::test]
+async fn many_that_run_out_of_time_together_each_keep_their_error() {
+    let ledger = Ledger::start().await;
+    let late = Some(now() + Duration::seconds(60));
+    let batch: Vec<Submission> = (0..30).map(|_| Submission { deadline_at: late, ..ledger.submission() }).collect();
+    ledger.take_in(&batch).await.unwrap();
+    for submission in &batch {
+        ledger.attempt(submission.execution_id).await;
+    }
+
+    let moved =
+        storage::expiry::expire_due(&mut *ledger.conn().await, ledger.term, 100, now() + Duration::seconds(61)).await;
+
+    assert_eq!(moved.unwrap().len(), batch.len());
+    for submission in &batch {
+        let failure = ledger.view(submission.execution_id).await.failure.unwrap();
+        assert_eq!(failure.code, FailureCode::DeadlineExceeded);
+    }
 }

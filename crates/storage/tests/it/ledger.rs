@@ -102,6 +102,7 @@ impl Ledger {
             queue_deadline_at: None,
             idempotency: None,
             parent: None,
+            trace: None,
         }
     }
 

@@ -24,4 +24,5 @@ mod migrations;
 mod model;
 mod reads;
 mod reports;
+mod silence;
 mod stops;

@@ -3,6 +3,7 @@
 use domain::{EngineId, Sequence, State, UserId};
 use protocol::{
     read::{ListExecutions, ReadStats},
+    report::Report,
     submission::Submission,
 };
 
@@ -42,12 +43,12 @@ async fn pages_of_events_join_without_a_hole_and_end_with_the_terminal_one() {
             assert!(page.events.len() <= limit);
             assert_eq!(page.terminal, !page.more);
             after = page.events.last().map_or(after, |record| record.sequence);
-            joined.extend(page.events.into_iter().map(|record| (record.sequence, record.data.get().to_owned())));
+            joined.extend(page.events.into_iter().map(|record| (record.sequence, record.data(attempt.execution))));
             if !page.more {
                 break;
             }
         }
-        let expected: Vec<_> = whole.iter().map(|record| (record.sequence, record.data.get().to_owned())).collect();
+        let expected: Vec<_> = whole.iter().map(|record| (record.sequence, record.data(attempt.execution))).collect();
         assert_eq!(joined, expected, "limit {limit}");
     }
     let end = storage::events::page(&mut conn, attempt.execution, attempt.last.next_in(1), 10).await.unwrap();
@@ -244,4 +245,31 @@ async fn a_day_whose_rows_came_too_early_does_not_keep_the_next_days_from_being_
     let sql = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass";
     assert_eq!(ledger.psql().await.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 3);
     ledger.audit(execution).await;
+}
+
+#[tokio::test]
+async fn a_page_and_a_tail_are_bounded_by_their_bytes_too() {
+    let ledger = Ledger::start().await;
+    let mut attempt = ledger.held().await;
+    let text = "x".repeat(1 << 20);
+    for offset in 0..8 {
+        let event = attempt.delta("chapters", &text, offset << 20);
+        ledger.report(attempt.executor, Report { events: vec![event], ..attempt.nothing() }).await;
+    }
+    let mut conn = ledger.conn().await;
+
+    let (mut seen, mut after) = (0, Sequence::START);
+    loop {
+        let page = storage::events::page(&mut conn, attempt.execution, after, 1_000).await.unwrap();
+        assert!(page.events.len() <= 6, "{}", page.events.len());
+        seen += page.events.len();
+        after = page.events.last().map_or(after, |last| last.sequence);
+        if !page.more {
+            break;
+        }
+    }
+    let tails = storage::events::tails(&mut conn, &[(attempt.execution, Sequence::START)]).await.unwrap();
+
+    assert_eq!(seen, 9);
+    assert!((1..=6).contains(&tails[0].events.len()), "{}", tails[0].events.len());
 }

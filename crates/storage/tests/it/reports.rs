@@ -3,6 +3,9 @@
 use domain::{EventBody, ExecutionId, ExecutorId, Sequence, State};
 use protocol::report::{DeliverableRow, Finish, Report, Standing};
 
+use diesel_async::SimpleAsyncConnection as _;
+use storage::reports::{Filed, report_batch};
+
 use crate::{
     attempt::{call, unit},
     ledger::{Ledger, now, raw},
@@ -261,4 +264,54 @@ async fn progress_is_shown_as_reported() {
     ledger.report(attempt.executor, Report { progress: Some(progress.clone()), ..attempt.nothing() }).await;
 
     assert_eq!(ledger.view(attempt.execution).await.progress, progress);
+}
+
+#[tokio::test]
+async fn one_transaction_takes_the_reports_of_several_executors() {
+    let ledger = Ledger::start().await;
+    let (mut one, mut two) = (ledger.held().await, ledger.held().await);
+    let stranger = ExecutorId::generate();
+    let reports =
+        [(one.executor, one.unit("a", "x")), (two.executor, two.unit("a", "y")), (stranger, two.unit("b", "z"))];
+    let filed: Vec<Filed<'_>> =
+        reports.iter().map(|(executor, report)| Filed { executor: *executor, report }).collect();
+
+    let answers = report_batch(&mut *ledger.conn().await, ledger.term, &filed, now()).await.unwrap();
+
+    let standings: Vec<Standing> = answers.iter().map(|answer| answer.verdict.standing).collect();
+    assert_eq!(standings, [Standing::Held, Standing::Held, Standing::Lost]);
+    assert_eq!(answers.iter().map(|answer| answer.new_units).collect::<Vec<_>>(), [1, 1, 0]);
+    ledger.audit(one.execution).await;
+    ledger.audit(two.execution).await;
+}
+
+#[tokio::test]
+async fn a_new_database_is_never_scanned_on_the_way_of_an_execution() {
+    let ledger = Ledger::start().await;
+    let mut attempt = ledger.held().await;
+    ledger.report(attempt.executor, attempt.unit("outline", "text")).await;
+    let finish = Finish::Completed { result: raw("{}"), deliverables: Vec::new() };
+    ledger.report(attempt.executor, Report { finish: Some(finish), ..attempt.nothing() }).await;
+    drop(ledger.view(attempt.execution).await);
+    // Each connection of the pool keeps its counts to itself for a while.
+    let mut conns = Vec::new();
+    for _ in 0..8 {
+        conns.push(ledger.conn().await);
+    }
+    for conn in &mut conns {
+        conn.batch_execute("SELECT pg_stat_force_next_flush()").await.unwrap();
+    }
+
+    let rows = ledger
+        .psql()
+        .await
+        .query(
+            "SELECT relname FROM pg_stat_user_tables WHERE seq_scan > 0 AND relname IN \
+             ('executions', 'execution_details', 'units', 'usage_calls', 'events', 'events_default', 'deliverables')",
+            &[],
+        )
+        .await
+        .unwrap();
+
+    assert!(rows.is_empty(), "{rows:?}");
 }

@@ -53,6 +53,9 @@ async fn run(program: &str, arguments: &[String]) -> anyhow::Result<ExitCode> {
     };
     let mut command = Command::new(program);
     command.args(arguments).env(DATABASE_VARIABLE, postgres.url("postgres")).env(AMQP_VARIABLE, rabbit.url());
+    // When we are killed, the next run finds the test runner and what it started by this.
+    let (mark, folder) = postgres.folder().mark();
+    command.env(mark, folder);
     let mut child = command.spawn().with_context(|| format!("run {program}"))?;
     let status = wait_and_forward(&mut child, &mut signals).await?;
     rabbit.kill9();

@@ -93,6 +93,26 @@ async fn what_a_killed_run_left_behind_is_cleaned_up_and_living_runs_are_not_dis
 }
 
 #[tokio::test]
+async fn the_command_of_a_killed_run_ends_with_the_next_one() {
+    let mut killed = Command::new(env!("CARGO_BIN_EXE_with-services"))
+        .args(["sh", "-c", "echo $$; exec sleep 600"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(killed.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let environment = format!("/proc/{}/environ", line.trim());
+    let lives = || std::fs::read(&environment).is_ok_and(|text| !text.is_empty());
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(lives());
+
+    instances::reap().unwrap();
+
+    assert!(!lives());
+}
+
+#[tokio::test]
 #[should_panic(expected = "for the moon; last seen: Some(\"dark\")")]
 async fn waiting_in_vain_says_for_what_and_what_was_seen() {
     wait::until(Duration::from_millis(30), "the moon", async || Err::<(), _>("dark")).await;
