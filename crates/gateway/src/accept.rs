@@ -12,7 +12,7 @@ use protocol::{
 use serde_json::{Map, Value, json, value::RawValue};
 use service::{Problem, ProblemCode};
 
-use crate::{failure, legacy, service::Gateway, submit::Outcome, trace, views, wait};
+use crate::{failure, legacy, service::Gateway, submit::Outcome, views, wait};
 
 /// What is submitted, however it was asked for.
 pub(crate) struct Order {
@@ -75,7 +75,7 @@ pub(crate) async fn submit(gateway: &Gateway, caller: &Principal, order: Order) 
         queue_deadline_at: after(order.queue_ttl_ms),
         idempotency: order.idempotency,
         parent: order.parent,
-        trace: trace::current(),
+        trace: crate::trace::current(),
     };
     let accepted = Accepted {
         id,
@@ -147,7 +147,7 @@ impl Accepted {
     /// The 202, or the end of the execution if it comes in the time that the client prefers to wait.
     pub(crate) async fn answer(self, gateway: &Gateway, caller: &Principal, answer: Answer) -> HttpResponse {
         let ended = match answer.wait {
-            Some(wait) => wait::for_end(gateway, caller, self.id, wait).await.map(|view| (view, wait)),
+            Some(wait) => Box::pin(wait::for_end(gateway, caller, self.id, wait)).await.map(|view| (view, wait)),
             None => None,
         };
         let (mut response, mut body) = match ended {

@@ -73,7 +73,7 @@ async fn download(
     request: HttpRequest,
 ) -> HttpResponse {
     let (id, name) = path.into_inner();
-    match open(&gateway, &id, &name, &request).await {
+    match Box::pin(open(&gateway, &id, &name, &request)).await {
         Ok(response) => response,
         Err(problem) => problem_response(problem),
     }

@@ -30,7 +30,7 @@ async fn execute(
     engine: web::Path<String>,
     request: HttpRequest,
 ) -> HttpResponse {
-    run(&gateway, posted, &engine, &request, Dialect::V1).await.unwrap_or_else(problem_response)
+    Box::pin(run(&gateway, posted, &engine, &request, Dialect::V1)).await.unwrap_or_else(problem_response)
 }
 
 /// The whole of it, in the dialect of the path.

@@ -104,7 +104,7 @@ async fn execute(
     engine: web::Path<String>,
     request: HttpRequest,
 ) -> HttpResponse {
-    let result = execute::run(&gateway, posted, &engine, &request, Dialect::Legacy).await;
+    let result = Box::pin(execute::run(&gateway, posted, &engine, &request, Dialect::Legacy)).await;
     result.unwrap_or_else(problem_response)
 }
 

@@ -34,7 +34,7 @@ async fn restart(
     id: web::Path<String>,
     request: HttpRequest,
 ) -> HttpResponse {
-    again(&gateway, posted, &id, &request, Way::Restart, Dialect::V1).await.unwrap_or_else(problem_response)
+    Box::pin(again(&gateway, posted, &id, &request, Way::Restart, Dialect::V1)).await.unwrap_or_else(problem_response)
 }
 
 async fn resume(
@@ -43,7 +43,7 @@ async fn resume(
     id: web::Path<String>,
     request: HttpRequest,
 ) -> HttpResponse {
-    again(&gateway, posted, &id, &request, Way::Resume, Dialect::V1).await.unwrap_or_else(problem_response)
+    Box::pin(again(&gateway, posted, &id, &request, Way::Resume, Dialect::V1)).await.unwrap_or_else(problem_response)
 }
 
 /// From the start, or where it stopped.

@@ -20,6 +20,9 @@ use crate::metrics::Metrics;
 
 /// How long status has to reply, and the broker to confirm.
 const WITHIN: Duration = Duration::from_secs(1);
+/// What cannot leave this soon is refused, not kept until the broker is back: intake says by an id's time whether it may still
+/// be on its way.
+const LEAVES_WITHIN: Duration = Duration::from_millis(100);
 /// How long the broker may take for one message.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
 /// How long a client waits at most, its submission's time in the queue of packets included.
@@ -132,7 +135,11 @@ impl Submitter {
                 biased;
                 Ok(outcome) = &mut replied => return Outcome::Replied(outcome),
                 result = &mut confirm => match result.unwrap_or(Err(true)) {
-                    Ok(()) => {}
+                    // Taken long after its id was made: intake may be further than the id's time. Who is answered now asks for
+                    // it now, so the reply is worth another moment.
+                    Ok(()) => if let Ok(Ok(outcome)) = tokio::time::timeout(WITHIN, &mut replied).await {
+                        return Outcome::Replied(outcome);
+                    },
                     Err(false) => return Outcome::NotTaken,
                     Err(true) => return Outcome::Unknown,
                 },
@@ -195,6 +202,13 @@ fn span_of(packets: &[Packet]) -> Span {
 }
 
 async fn publish(broker: &dyn Broker, packets: Vec<Packet>, reply_to: Option<ReplyTo>) {
+    if broker.ready(LEAVES_WITHIN).await.is_err() {
+        for packet in packets {
+            // Whoever waited may have gone.
+            let _gone = packet.confirmed.send(Err(false));
+        }
+        return;
+    }
     let (mut submissions, mut confirms) = (Vec::with_capacity(packets.len()), Vec::with_capacity(packets.len()));
     for packet in packets {
         submissions.push(packet.submission);

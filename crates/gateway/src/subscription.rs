@@ -42,17 +42,8 @@ pub(crate) struct Subscription {
 impl Subscription {
     pub(crate) fn new(hub: Arc<Hub>, stream: Arc<Stream>, subject: Subject, after: Sequence) -> Self {
         let changed = stream.changed.subscribe();
-        Self {
-            hub,
-            stream,
-            changed,
-            subject,
-            after,
-            replayed: false,
-            registered: false,
-            misses: 0,
-            span: Span::current(),
-        }
+        let span = Span::current();
+        Self { hub, stream, changed, subject, after, replayed: false, registered: false, misses: 0, span }
     }
 
     /// The next events; none when nothing will ever come. Waits for as long as it takes.

@@ -101,8 +101,20 @@ impl Drop for Folder {
 pub fn reap() -> Result<usize, InstanceError> {
     let base = base()?;
     let _looking = lock(&base, FlockArg::LockExclusive)?;
+    let mut all = 0;
+    loop {
+        // What was just ended may have owned folders itself: a test runner owns servers, its tests own platforms.
+        let reaped = sweep(&base)?;
+        all += reaped;
+        if reaped == 0 {
+            return Ok(all);
+        }
+    }
+}
+
+fn sweep(base: &Path) -> Result<usize, InstanceError> {
     let mut reaped = 0;
-    for entry in fs::read_dir(&base).map_err(os(format!("list {}", base.display())))?.flatten() {
+    for entry in fs::read_dir(base).map_err(os(format!("list {}", base.display())))?.flatten() {
         let path = entry.path();
         if !path.is_dir() {
             continue;

@@ -27,7 +27,8 @@
 //!
 //! # Paths
 //! `POST /v1/chat/completions` (streamed or not), `GET /v1/models`, `GET /livez`,
-//! `GET /stats` -> `{requests, open, closedByClient, byExecution: {id: {"node/unit": calls}}}` (`?execution=exec_..` for one),
+//! `GET /stats` -> `{requests, open, closedByClient, byExecution: {id: {"node/unit": calls}}}` (`?execution=exec_..` for one,
+//! with `arrivedAt` and `closedAt` (closed by the client): `{"node/unit": [milliseconds since 1970]}`),
 //! `POST /stats/reset`, `GET /gates/NAME` -> `{name, open, waiting}`, `POST /gates/NAME/open`, `POST /gates/NAME/close`.
 
 mod ask;

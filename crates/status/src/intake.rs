@@ -38,7 +38,7 @@ const BATCH: usize = 256;
 const BATCH_BYTES: usize = 8 << 20;
 /// How long an owner's limits are believed.
 const LIMITS_FOR: Duration = Duration::from_secs(5);
-/// Silence after which the queue may be empty.
+/// Silence after which nothing is on its way any more from a queue that is empty.
 const QUIET_FOR: Duration = Duration::from_millis(100);
 /// How long the broker may take to say how long the queue is: nothing is taken in meanwhile.
 const DEPTH_WITHIN: Duration = Duration::from_millis(200);
@@ -65,24 +65,26 @@ type Submitted<'a> = (&'a Submission, Option<&'a str>);
 /// Takes in until the term is over. What is unsettled then is given back by being dropped.
 pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
     let mut consumer = status.broker.consume(Queue::Submissions, PREFETCH);
+    // When the broker said last that its queue is empty, if nothing came since.
+    let mut empty_at: Option<DateTime<Utc>> = None;
     loop {
         let first = tokio::select! {
             biased;
             () = term.over.cancelled() => return,
             () = status.shutdown.drain.cancelled() => return,
             delivery = consumer.next() => delivery,
-            at = quiet(&status, &term) => {
-                if !is_empty(&status).await {
-                    continue;
-                }
-                // What the queue has handed over already may be here and not yet seen.
-                let Some(delivery) = consumer.next().now_or_never() else {
-                    term.caught_up_to(at);
-                    continue;
-                };
-                delivery
+            () = term.how_far.notified(), if empty_at.is_none() => {
+                let now = status.now();
+                empty_at = is_empty(&status).await.then_some(now);
+                continue;
+            }
+            // What the queue had handed over by then has come by now.
+            () = tokio::time::sleep(QUIET_FOR), if empty_at.is_some() => {
+                empty_at.take().into_iter().for_each(|at| term.caught_up_to(at));
+                continue;
             }
         };
+        empty_at = None;
         let Some(first) = first else { return };
         let mut letters: Vec<Letter> = Vec::new();
         let (mut count, mut bytes) = (0, 0);
@@ -109,15 +111,6 @@ pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
             term.caught_up_to(at);
         }
     }
-}
-
-/// Returns when somebody wants to know how far intake is and nothing came for a while: with the time before that while, so
-/// that a process which stood still learns nothing from it.
-async fn quiet(status: &Status, term: &Term) -> DateTime<Utc> {
-    term.how_far.notified().await;
-    let began = status.now();
-    tokio::time::sleep(QUIET_FOR).await;
-    began
 }
 
 /// Whether the broker has nothing for intake. A consumer that is still on its way to it gets nothing either.

@@ -24,6 +24,15 @@ const TAIL: usize = 200;
 /// Text that is in the log, by unit.
 pub(crate) type OpenUnits = BTreeMap<UnitKey, Shown>;
 
+/// What the log says of one execution.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    /// Text, by unit.
+    pub(crate) units: OpenUnits,
+    /// Nodes that have begun and are not done, with the attempt that began them.
+    pub(crate) begun: BTreeMap<String, i32>,
+}
+
 /// The text of one unit, as a client that applied every event has it.
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
@@ -145,6 +154,12 @@ pub(crate) async fn open_units(
     conn: &AsyncPgConnection,
     executions: &[Uuid],
 ) -> Result<HashMap<Uuid, OpenUnits>, StorageError> {
+    let logs = logs(conn, executions).await?;
+    Ok(logs.into_iter().map(|(id, log)| (id, log.units)).collect())
+}
+
+/// What the logs of `executions` say of units and nodes that are not done.
+pub(crate) async fn logs(conn: &AsyncPgConnection, executions: &[Uuid]) -> Result<HashMap<Uuid, Log>, StorageError> {
     if executions.is_empty() {
         return Ok(HashMap::new());
     }
@@ -153,22 +168,28 @@ pub(crate) async fn open_units(
     .bind::<Array<SqlUuid>, _>(executions.to_vec())
     .load(conn)
     .await?;
-    let mut found: HashMap<Uuid, OpenUnits> = HashMap::new();
+    let mut found: HashMap<Uuid, Log> = HashMap::new();
     for row in rows {
-        let units = found.entry(row.execution_id).or_default();
+        let log = found.entry(row.execution_id).or_default();
         for record in read(&row.records)? {
-            if record.name.starts_with("output.") {
+            if record.name.starts_with("output.") || record.name.starts_with("node.") {
                 let body = record.body().map_err(|error| StorageError::Corrupt(error.to_string()))?;
-                apply(units, record.sequence.epoch(), body);
+                apply(log, record.sequence.epoch(), body);
             }
         }
     }
     Ok(found)
 }
 
-/// What a client does with an output event.
-fn apply(units: &mut OpenUnits, epoch: i32, body: EventBody) {
+/// What a client does with an output event; and which nodes are open.
+fn apply(Log { units, begun }: &mut Log, epoch: i32, body: EventBody) {
     match body {
+        EventBody::NodeStarted { node, .. } => {
+            begun.insert(node, epoch);
+        }
+        EventBody::NodeCompleted { node } | EventBody::NodeFailed { node, .. } | EventBody::NodeSkipped { node } => {
+            begun.remove(&node);
+        }
         EventBody::OutputDelta { node, unit, text, .. } => {
             let shown = units.entry(UnitKey { node, unit }).or_default();
             shown.text.push_str(&text);

@@ -1,5 +1,7 @@
 //! What is kept of an attempt that ended without a report: the text it had shown, and the tokens that were paid for it.
 
+use std::collections::{HashMap, HashSet};
+
 use chrono::{DateTime, Utc};
 use diesel::{
     QueryableByName,
@@ -13,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     error::StorageError,
-    events::{Shown, open_units},
+    events::{Log, Shown, logs},
     ledger::Entry,
     sql::{Sql, sql},
 };
@@ -26,7 +28,25 @@ struct LostRow {
     output_tokens: Option<i64>,
 }
 
-/// One unit without an end that has text in the log.
+#[derive(QueryableByName)]
+struct FlowRow {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = Text)]
+    flow: String,
+}
+
+#[derive(QueryableByName)]
+struct UnitRow {
+    #[diesel(sql_type = SqlUuid)]
+    execution_id: Uuid,
+    #[diesel(sql_type = Text)]
+    node: String,
+    #[diesel(sql_type = Integer)]
+    unit: i32,
+}
+
+/// One unit without an end that has text in the log, or whose call had shown none.
 struct Kept {
     execution_id: ExecutionId,
     key: UnitKey,
@@ -44,10 +64,11 @@ pub(crate) async fn keep_what_was_shown(
 ) -> Result<(), StorageError> {
     // Before the first claim nobody writes text.
     let ids: Vec<Uuid> = entries.iter().filter(|entry| entry.epoch > 0).map(|entry| entry.id.uuid()).collect();
-    let mut open = open_units(conn, &ids).await?;
-    let mut kept = Vec::new();
+    let mut logs = logs(conn, &ids).await?;
+    let mut kept = silent_calls(conn, entries, &logs).await?;
     for entry in &*entries {
-        for (key, shown) in open.remove(&entry.id.uuid()).unwrap_or_default() {
+        let log = logs.remove(&entry.id.uuid()).unwrap_or_default();
+        for (key, shown) in log.units {
             let lost = entry.state.is_held() && shown.epoch == entry.epoch;
             kept.push(Kept { execution_id: entry.id, key, shown, lost });
         }
@@ -66,6 +87,81 @@ pub(crate) async fn keep_what_was_shown(
     Ok(())
 }
 
+/// The calls of this attempt that had shown no text yet: of each open node that makes calls, the first unit that is not done. Their
+/// price is not known, but they were made.
+async fn silent_calls(
+    conn: &AsyncPgConnection,
+    entries: &[Entry],
+    logs: &HashMap<Uuid, Log>,
+) -> Result<Vec<Kept>, StorageError> {
+    let began = |entry: &&Entry| {
+        let log = logs.get(&entry.id.uuid());
+        entry.state.is_held() && log.is_some_and(|log| log.begun.values().any(|epoch| *epoch == entry.epoch))
+    };
+    let entries: Vec<&Entry> = entries.iter().filter(began).collect();
+    if entries.is_empty() {
+        return Ok(Vec::new());
+    }
+    let versions = callers(conn, entries.iter().map(|entry| entry.version_id).collect());
+    let units = finished(conn, entries.iter().map(|entry| entry.id.uuid()).collect());
+    let (callers, finished) = futures::try_join!(versions, units)?;
+    let mut silent = Vec::new();
+    for entry in entries {
+        let id = entry.id.uuid();
+        let (Some(log), Some(callers)) = (logs.get(&id), callers.get(&entry.version_id)) else { continue };
+        let begun = log.begun.iter().filter(|(node, epoch)| **epoch == entry.epoch && callers.contains(*node));
+        for (node, _) in begun {
+            let done = |unit: &i32| finished.contains(&(id, node.clone(), *unit));
+            let unit = (0..).find(|unit| !done(unit)).unwrap_or_default();
+            let key = UnitKey { node: node.clone(), unit };
+            if log.units.get(&key).is_none_or(|shown| shown.epoch != entry.epoch) {
+                let shown = Shown { text: String::new(), epoch: entry.epoch };
+                silent.push(Kept { execution_id: entry.id, key, shown, lost: true });
+            }
+        }
+    }
+    Ok(silent)
+}
+
+/// The nodes of engine versions that make model calls.
+async fn callers(
+    conn: &AsyncPgConnection,
+    versions: Vec<Uuid>,
+) -> Result<HashMap<Uuid, HashSet<String>>, StorageError> {
+    #[derive(serde::Deserialize)]
+    struct Flow {
+        nodes: Vec<Node>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Node {
+        id: String,
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    let rows: Vec<FlowRow> = sql("SELECT id, flow FROM engine_versions WHERE id = ANY(?)")
+        .bind::<Array<SqlUuid>, _>(versions)
+        .load(conn)
+        .await?;
+    let calls = |node: &Node| matches!(node.kind.as_str(), "generate" | "chapters");
+    let nodes = |row: FlowRow| {
+        // A flow of another release: nothing is known of its calls.
+        let flow: Flow = serde_json::from_str(&row.flow).ok()?;
+        Some((row.id, flow.nodes.into_iter().filter(calls).map(|node| node.id).collect()))
+    };
+    Ok(rows.into_iter().filter_map(nodes).collect())
+}
+
+async fn finished(
+    conn: &AsyncPgConnection,
+    executions: Vec<Uuid>,
+) -> Result<HashSet<(Uuid, String, i32)>, StorageError> {
+    let rows: Vec<UnitRow> = sql("SELECT execution_id, node, unit FROM units WHERE execution_id = ANY(?) AND complete")
+        .bind::<Array<SqlUuid>, _>(executions)
+        .load(conn)
+        .await?;
+    Ok(rows.into_iter().map(|row| (row.execution_id, row.node, row.unit)).collect())
+}
+
 /// What is complete stays as it is, and what the executor itself kept is better than what we rebuild. A call that ended well has
 /// its row already.
 fn keep(kept: &[Kept], now: DateTime<Utc>) -> Sql {
@@ -76,7 +172,7 @@ fn keep(kept: &[Kept], now: DateTime<Utc>) -> Sql {
          AS n(execution_id, epoch, node, unit, output, call_id, tokens)), \
          o AS (SELECT n.* FROM n LEFT JOIN units u USING (execution_id, node, unit) WHERE u.complete IS NOT TRUE), \
          k AS (INSERT INTO units (execution_id, node, unit, epoch, complete, output) \
-         SELECT execution_id, node, unit, epoch, false, output FROM o \
+         SELECT execution_id, node, unit, epoch, false, output FROM o WHERE output <> '\"\"' \
          ON CONFLICT (execution_id, node, unit) DO UPDATE SET output = excluded.output, epoch = excluded.epoch \
          WHERE NOT units.complete AND units.epoch < excluded.epoch) \
          INSERT INTO usage_calls (call_id, execution_id, epoch, node, unit, user_id, engine_id, version_id, model, source, outcome, \

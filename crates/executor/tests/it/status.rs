@@ -43,6 +43,8 @@ struct Shared {
     unit_reads: AtomicUsize,
     /// Paths that were asked, with whether the request had trace context.
     traced: Mutex<Vec<(String, bool)>>,
+    /// Reports that were refused.
+    refused: AtomicUsize,
     /// Answers of the scripted provider, the next one first.
     script: Mutex<Vec<String>>,
 }
@@ -74,6 +76,13 @@ impl FakeStatus {
 
     pub(crate) fn sessions(&self) -> usize {
         self.0.sessions.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many more reports were refused.
+    pub(crate) async fn until_more_reports_are_refused(&self, count: usize) {
+        let enough = self.0.refused.load(Ordering::SeqCst) + count;
+        let refused = async || self.0.refused.load(Ordering::SeqCst) >= enough;
+        testkit::wait::until_true(crate::world::DEADLINE, "refused reports", refused).await;
     }
 
     pub(crate) fn unit_reads(&self) -> usize {
@@ -153,6 +162,7 @@ async fn claim(status: web::Data<FakeStatus>, request: web::Json<ClaimRequest>) 
 
 async fn report(status: web::Data<FakeStatus>, request: web::Json<ReportRequest>) -> HttpResponse {
     if status.is_away() {
+        status.0.refused.fetch_add(1, Ordering::SeqCst);
         return unavailable();
     }
     assert!(!status.0.reporting.swap(true, Ordering::SeqCst), "reports come one at a time");
@@ -181,6 +191,7 @@ async fn session(status: web::Data<FakeStatus>) -> HttpResponse {
     }
     status.0.sessions.fetch_add(1, Ordering::SeqCst);
     let beats = futures::stream::unfold((), |()| async {
+        // Sleeps: the pace of the leader's beats.
         tokio::time::sleep(Duration::from_millis(100)).await;
         Some((Ok::<_, actix_web::Error>(Bytes::from_static(b".")), ()))
     });

@@ -35,6 +35,19 @@ pub(crate) struct Worker {
     pub(crate) shutdown: Shutdown,
 }
 
+impl Worker {
+    /// Waits until the executor says itself that its lease has run out. It needs an internal listener.
+    pub(crate) async fn until_its_lease_is_over(&self) {
+        let url = format!("http://{}/readyz", self.handle.internal_address.unwrap());
+        let http = service::http_client::build(&service::http_client::ClientConfig::default()).unwrap();
+        wait::until(DEADLINE, "the end of the lease", async || {
+            let text = http.get(&url).send().await.unwrap().text().await.unwrap();
+            if text.contains("no lease from the leader") { Ok(()) } else { Err(text) }
+        })
+        .await;
+    }
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         self.end.cancel();

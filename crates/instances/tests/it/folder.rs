@@ -1,7 +1,10 @@
 //! What a killed owner leaves behind.
 
 use instances::Folder;
-use std::process::{Command, Stdio};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
 
 /// A folder among the temporary ones that nobody owns.
 fn abandoned(name: &str) -> std::path::PathBuf {
@@ -38,6 +41,33 @@ fn the_folders_and_processes_of_dead_owners_are_ended_and_those_of_living_ones_a
     assert!(matches!(of_living.try_wait(), Ok(None)));
     of_living.kill().unwrap();
     of_living.wait().unwrap();
+}
+
+/// As when a test runner was killed: its tests live on, and own folders.
+#[test]
+fn what_a_process_of_a_dead_owner_owned_is_ended_with_it() {
+    let neighbour = Folder::temporary("test").unwrap();
+    let (mark, _) = neighbour.mark();
+    let dead = abandoned("dead");
+    let owned: Vec<_> = (0..6).map(|_| abandoned("owned")).collect();
+    let mut owners: Vec<_> = owned
+        .iter()
+        .map(|folder| {
+            let mut owner = Command::new("flock");
+            owner.arg(folder.join("lock")).args(["sh", "-c", "echo locked; exec sleep 600"]).env(mark, &dead);
+            let mut owner = owner.stdout(Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            BufReader::new(owner.stdout.take().unwrap()).read_line(&mut line).unwrap();
+            owner
+        })
+        .collect();
+
+    instances::reap().unwrap();
+
+    for owner in &mut owners {
+        assert!(!owner.wait().unwrap().success());
+    }
+    assert!(!dead.exists() && owned.iter().all(|folder| !folder.exists()));
 }
 
 #[test]

@@ -81,7 +81,7 @@ impl Display {
             "node.retrying" => self.line(&format!("{}: trying again ({})", text("node"), text("code"))),
             "node.completed" => self.node_completed(text("node")),
             "node.failed" => self.line(&format!("{}: failed ({})", text("node"), text("code"))),
-            "output.delta" => self.delta(text("node"), number("unit"), text("text")),
+            "output.delta" => self.delta((text("node"), number("unit")), number("offset"), text("text")),
             "output.reset" => self.reset(text("node"), number("unit")),
             "execution.waiting" => self.line(&format!("waiting: {}", text("reason"))),
             "execution.cancelling" => self.line("stopping"),
@@ -148,14 +148,20 @@ impl Display {
         }
     }
 
-    /// Shows text of a node whose units come one after the other.
-    fn delta(&mut self, node: &str, unit: i64, text: &str) {
+    /// Shows text of a node whose units come one after the other; of units written in parallel only the first, because
+    /// nobody can read two texts at once, or one from its middle.
+    fn delta(&mut self, (node, unit): (&str, i64), offset: i64, text: &str) {
         let following = self.text.shown.as_ref().is_some_and(|(shown, at)| shown == node && *at == unit);
         if !following {
             let in_order = self.nodes.get(node).is_none_or(|state| i64::try_from(state.done) == Ok(unit));
             let busy = self.text.shown.as_ref().is_some_and(|(shown, _)| shown != node);
             // Structured answers are for the next node, not for a reader.
-            if !in_order || busy || text.trim_start().starts_with(['{', '[']) || text.trim_start().starts_with("```") {
+            if offset > 0
+                || !in_order
+                || busy
+                || text.trim_start().starts_with(['{', '['])
+                || text.trim_start().starts_with("```")
+            {
                 return;
             }
             self.flush_text();
@@ -226,6 +232,23 @@ mod tests {
 
         assert_eq!(shown, ["The moss", "of old", "walls is", "soft.", "It grows"]);
         assert_eq!(pending, "slowly");
+    }
+
+    #[test]
+    fn of_units_written_in_parallel_none_is_shown_from_its_middle() {
+        let mut display = Display { screen: Screen::Plain, nodes: BTreeMap::new(), text: Transcript::default() };
+        let delta =
+            |unit: i64, offset: i64| serde_json::json!({"node": "n", "unit": unit, "offset": offset, "text": "word "});
+        let shown = |display: &Display| display.text.shown.as_ref().map(|(_, unit)| *unit);
+        display.event("node.started", &serde_json::json!({"node": "n", "units": 2}));
+
+        display.event("output.delta", &delta(0, 0));
+        display.event("output.delta", &delta(1, 0));
+        display.event("node.progress", &serde_json::json!({"node": "n", "done": 1, "units": 2}));
+        display.event("output.delta", &delta(1, 5));
+        assert_eq!(shown(&display), Some(0));
+        display.event("output.delta", &delta(1, 0));
+        assert_eq!(shown(&display), Some(1), "one that begins when its turn has come is");
     }
 
     #[test]

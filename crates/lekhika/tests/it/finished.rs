@@ -1,11 +1,13 @@
 //! From a POST to finished files, as integrators and people at a terminal do it.
 
+use futures::StreamExt as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
+    events::texts,
     processes::{folder, lekhika},
-    system::{System, texts},
+    system::System,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,6 +37,7 @@ async fn a_post_becomes_a_finished_book() {
     wait_and_keys(&system).await;
     duplicates(&system).await;
     by_command_line(&system, &id);
+    the_other_examples(&system);
     system.all_is_well().await;
 }
 
@@ -52,24 +55,31 @@ async fn wait_and_keys(system: &System) {
     assert_eq!(again.json::<Value>().await.unwrap()["executionId"], first["executionId"]);
 }
 
-/// 1,000 executions, 50 of them submitted twice at once under the same key: 1,000 results.
+/// 1,000 executions, 50 of them submitted twice at the same moment through both gateways under one key: 1,000 results.
 async fn duplicates(system: &System) {
     system.deploy("one", &["sim/instant"]).await;
-    let send = |key: String| {
-        let request = system.request(Method::POST, "/v1/engines/one/execute").header("idempotency-key", key);
+    let send = async |gateway: usize, key: usize| {
+        let request = system.request_at(gateway, Method::POST, "/v1/engines/one/execute");
+        let request = request.header("idempotency-key", format!("order-{key}"));
         let request = request.json(&json!({"input": {"topic": "bees"}, "labels": {"batch": "thousand"}}));
-        async move {
-            let response = request.send().await.unwrap();
-            assert_eq!(response.status(), 202);
-            response.json::<Value>().await.unwrap()["executionId"].as_str().unwrap().to_owned()
-        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 202);
+        let replayed = response.headers().contains_key("idempotency-replayed");
+        let body: Value = response.json().await.unwrap();
+        (body["executionId"].as_str().unwrap().to_owned(), replayed)
     };
-    let keys = (0..1000).chain(0..50).map(|number| format!("order-{number}"));
-    let ids: Vec<String> =
-        futures::StreamExt::collect(futures::StreamExt::buffer_unordered(futures::stream::iter(keys.map(send)), 32))
-            .await;
+    let order = async |key: usize| {
+        if !key.is_multiple_of(20) {
+            return send(key, key).await.0;
+        }
+        let ((first, one), (second, other)) = tokio::join!(send(0, key), send(1, key));
+        assert_eq!(first, second, "order-{key}");
+        assert!(one != other, "one of both is the replay of the other");
+        first
+    };
+    let ids: Vec<String> = futures::stream::iter((0..1000).map(order)).buffer_unordered(32).collect().await;
     let distinct: std::collections::BTreeSet<&String> = ids.iter().collect();
-    assert_eq!((ids.len(), distinct.len()), (1050, 1000));
+    assert_eq!((ids.len(), distinct.len()), (1000, 1000));
 
     testkit::wait::until(crate::system::WITHIN, "1,000 results", async || {
         let mut completed = 0;
@@ -120,4 +130,39 @@ fn by_command_line(system: &System, id: &str) {
     let (ok, _, error) = run(&["watch", id, "--key", "LEKH-wrong"]);
     assert!(!ok && error.contains("401"), "{error}");
     assert!(begin.elapsed() < std::time::Duration::from_secs(20));
+}
+
+/// The engines of `examples/` besides the sample, deployed and run as they are.
+fn the_other_examples(system: &System) {
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
+    let folder = folder("examples");
+    let started = ["blog-post", "summarise"].map(|name| {
+        let deployed = lekhika()
+            .args(["admin", "deploy", &format!("{examples}/engines/{name}.yaml")])
+            .env("LEKHIKA_ADMIN_URL", system.facts["adminUrl"].as_str().unwrap())
+            .env("LEKHIKA_ADMIN_TOKEN", system.facts["adminToken"].as_str().unwrap())
+            .output()
+            .unwrap();
+        assert!(deployed.status.success(), "{}", String::from_utf8_lossy(&deployed.stderr));
+        let input = format!("{examples}/inputs/{name}.json");
+        let run = lekhika()
+            .args(["run", name, "--input", &input, "--out", folder.path().to_str().unwrap()])
+            .env("LEKHIKA_URL", system.url())
+            .env("LEKHIKA_API_KEY", system.key())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        (name, run)
+    });
+    for (name, run) in started {
+        let output = run.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{name}: {text}\n{}", String::from_utf8_lossy(&output.stderr));
+        let files: Vec<&str> = text.lines().map(str::trim).filter(|line| line.contains("/exec_")).collect();
+        assert!(files.len() >= 2, "{name}: {text}");
+        for file in files {
+            assert!(std::fs::metadata(file).unwrap().len() > 100, "{file}");
+        }
+    }
 }

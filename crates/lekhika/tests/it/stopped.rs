@@ -1,47 +1,69 @@
 //! Stops: in mid-stream, queued, twice, and against completion.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use chrono::DateTime;
 use futures::StreamExt as _;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use reqwest::Method;
 use serde_json::{Value, json};
 use testkit::wait;
 
-use crate::system::{System, WITHIN};
+use crate::{
+    events::assert_whole,
+    system::{System, WITHIN},
+};
+
+/// From the acceptance of a stop to the end of the provider's connection.
+const CLOSED_WITHIN: u64 = 250;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_closes_the_providers_connection_and_nothing_starts_afterwards() {
-    let system = System::start(&["--executors", "1"]).await;
+async fn stops_are_obeyed_wherever_they_meet_an_execution() {
+    let system = System::start(&["--executors", "2", "--slots", "4"]).await;
+    in_mid_stream(&system).await;
+    by_force(&system).await;
+    queued(&system).await;
+    three_hundred_races_of_stop_and_completion_have_one_end_each(&system).await;
+    system.all_is_well().await;
+}
+
+/// Submits an execution of `slow` and waits until text of its second step was shown.
+async fn streaming(system: &System) -> String {
     system.deploy("slow", &["sim/instant", "sim/slow", "sim/instant"]).await;
     let id = system.submit("slow").await;
     wait::until(WITHIN, "text of step 2", async || {
-        let events = system.get(&format!("/v1/executions/{id}/events")).await;
-        let text = events["data"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .any(|event| event["node"] == "step2" && event["text"].is_string());
-        if text { Ok(()) } else { Err(events["data"].as_array().map(Vec::len)) }
+        let log = system.log(&id).await;
+        let text = log.as_array().unwrap().iter().any(|event| event["node"] == "step2" && event["text"].is_string());
+        if text { Ok(()) } else { Err(log.as_array().map(Vec::len)) }
     })
     .await;
+    id
+}
 
-    let asked = Instant::now();
-    let response = system.post(&format!("/v1/executions/{id}/stop"), &json!({})).await;
-    let status = response.status();
-    wait::until(WITHIN, "the closed connection", async || {
-        let stats = system.simulator(Method::GET, "/stats").await;
-        if stats["closedByClient"] == 1 && stats["open"] == 0 { Ok(()) } else { Err(stats) }
+/// Milliseconds from the stop's acceptance to the moment at which the simulator saw its connection closed.
+async fn closed_after(system: &System, id: &str, receipt: &Value) -> u64 {
+    let closed_at = wait::until(WITHIN, "the closed connection", async || {
+        let times = system.times(id).await;
+        times["closedAt"]["step2/0"][0].as_u64().ok_or(times)
     })
     .await;
-    println!(
-        "the simulator saw its connection closed {:?} after the stop was asked for (answer {status})",
-        asked.elapsed()
-    );
-    assert!(asked.elapsed() < Duration::from_secs(2));
+    let requested_at = DateTime::parse_from_rfc3339(receipt["requestedAt"].as_str().unwrap()).unwrap();
+    let took = closed_at.saturating_sub(u64::try_from(requested_at.timestamp_millis()).unwrap());
+    println!("the simulator saw its connection closed {took} ms after the stop was accepted");
+    took
+}
 
+async fn in_mid_stream(system: &System) {
+    let id = streaming(system).await;
+
+    system.post(&format!("/v1/executions/{id}/stop"), &json!({})).await;
     let stopped = system.ended(&id).await;
-    assert_eq!(stopped["status"], "cancelled");
+
     let receipt = &stopped["stop"];
+    assert!(closed_after(system, &id, receipt).await < CLOSED_WITHIN, "{receipt}");
+    let stats = system.simulator(Method::GET, "/stats").await;
+    assert_eq!((&stats["closedByClient"], &stats["open"]), (&json!(1), &json!(0)), "{stats}");
+    assert_eq!(stopped["status"], "cancelled");
     assert_eq!(receipt["closedBy"], "executor");
     for field in ["requestedAt", "executorAckAt", "upstreamClosedAt", "finishedAt"] {
         assert!(receipt[field].is_string(), "{field}: {receipt}");
@@ -55,8 +77,23 @@ async fn a_stop_closes_the_providers_connection_and_nothing_starts_afterwards() 
     let again = system.post(&format!("/v1/executions/{id}/stop"), &json!({})).await;
     assert_eq!(again.status(), 200);
     assert_eq!(again.json::<Value>().await.unwrap()["lastSequence"], stopped["lastSequence"]);
-    resumed(&system, &id).await;
-    system.all_is_well().await;
+    resumed(system, &id).await;
+}
+
+/// A fence asks nobody; the executor hears of it all the same, and closes.
+async fn by_force(system: &System) {
+    let id = streaming(system).await;
+
+    let response = system.post(&format!("/v1/executions/{id}/stop?force=true"), &json!({})).await;
+
+    assert_eq!(response.status(), 200);
+    let stopped: Value = response.json().await.unwrap();
+    let receipt = &stopped["stop"];
+    assert_eq!((&stopped["status"], &receipt["closedBy"]), (&json!("cancelled"), &json!("fence")));
+    assert_eq!(receipt["upstreamClosedAt"], Value::Null);
+    assert!(closed_after(system, &id, receipt).await < CLOSED_WITHIN, "{receipt}");
+    assert_eq!(system.calls(&id).await, json!({"step1/0": 1, "step2/0": 1}));
+    assert_whole(&system.stream(&id, 0).await, "cancelled");
 }
 
 /// A resume pays for nothing again.
@@ -77,35 +114,69 @@ async fn resumed(system: &System, id: &str) {
     assert_eq!((&ended["status"], &ended["stop"]["closedBy"]), (&json!("cancelled"), &json!("fence")));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn three_hundred_races_of_stop_and_completion_have_one_end_each() {
-    let system = System::start(&[]).await;
+/// All slots are taken: the next one waits, is stopped there, and never begins.
+async fn queued(system: &System) {
+    system.deploy("full", &["sim/gate-full"]).await;
+    let mut running = Vec::new();
+    for _ in 0..8 {
+        running.push(system.submit("full").await);
+    }
+    system.held("full", 8).await;
+    let id = system.submit("full").await;
+    let waiting = system.execution(&id).await;
+    assert_eq!((&waiting["status"], &waiting["queue"]["position"]), (&json!("queued"), &json!(1)), "{waiting:#}");
+
+    let response = system.post(&format!("/v1/executions/{id}/stop"), &json!({})).await;
+    assert_eq!(response.status(), 200, "nobody has to be asked");
+    let stopped: Value = response.json().await.unwrap();
+    system.open("full").await;
+
+    assert_eq!((&stopped["status"], &stopped["stop"]["closedBy"]), (&json!("cancelled"), &json!("status")));
+    for id in &running {
+        assert_eq!(system.ended(id).await["status"], "completed");
+    }
+    assert_eq!(system.calls(&id).await, json!({}));
+    let events = system.stream(&id, 0).await;
+    assert_whole(&events, "cancelled");
+    assert!(events.iter().all(|event| event.name != "execution.started"), "{events:?}");
+}
+
+async fn three_hundred_races_of_stop_and_completion_have_one_end_each(system: &System) {
     system.deploy("quick", &["sim/instant", "sim/instant"]).await;
-    let race = |number: u64| {
-        let system = &system;
-        async move {
-            let id = system.submit("quick").await;
-            // Spread over the few milliseconds that a run takes: the races differ, no assertion depends on how.
-            tokio::time::sleep(Duration::from_micros(number * 131 % 30_000)).await;
-            let response = system.post(&format!("/v1/executions/{id}/stop"), &json!({})).await;
-            assert!(response.status().is_success());
-            let end = system.ended(&id).await["status"].as_str().unwrap().to_owned();
-            let events = system.stream(&id, 0).await;
-            let ends: Vec<&str> = events
-                .iter()
-                .map(|event| event.name.as_str())
-                .filter(|name| domain::event::is_terminal_name(name))
-                .collect();
-            assert_eq!(ends, [format!("execution.{end}")]);
-            end
-        }
+    let length = usual_length(system).await;
+    let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    println!("a run takes {length:?}; seed of the races: {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let race = async |pause: Duration| {
+        let id = system.submit("quick").await;
+        // Sleeps: the stops are spread over the length of a run, so that they meet it everywhere.
+        tokio::time::sleep(pause).await;
+        let response = system.post(&format!("/v1/executions/{id}/stop"), &json!({})).await;
+        assert!(response.status().is_success());
+        let end = system.ended(&id).await["status"].as_str().unwrap().to_owned();
+        assert_whole(&system.stream(&id, 0).await, &end);
+        end
     };
+    let pauses: Vec<Duration> = (0..300).map(|_| length.mul_f64(random.random_range(0.0..1.2))).collect();
 
-    let ends: Vec<String> = futures::stream::iter(0..300).map(race).buffer_unordered(8).collect().await;
+    let ends: Vec<String> = futures::stream::iter(pauses.into_iter().map(race)).buffer_unordered(8).collect().await;
 
-    let cancelled = ends.iter().filter(|end| *end == "cancelled").count();
-    let completed = ends.iter().filter(|end| *end == "completed").count();
+    let of = |state: &str| ends.iter().filter(|end| *end == state).count();
+    let (cancelled, completed) = (of("cancelled"), of("completed"));
     println!("{cancelled} cancelled, {completed} completed");
     assert_eq!(cancelled + completed, 300);
-    system.all_is_well().await;
+    assert!(cancelled > 0 && completed > 0, "stops must come before and after the end for this to be a race");
+}
+
+/// How long a run takes from its acceptance, in the middle of many.
+async fn usual_length(system: &System) -> Duration {
+    let run = async |_| {
+        let id = system.submit("quick").await;
+        let accepted = Instant::now();
+        system.ended(&id).await;
+        accepted.elapsed()
+    };
+    let mut lengths: Vec<Duration> = futures::stream::iter((0..40).map(run)).buffer_unordered(8).collect().await;
+    lengths.sort();
+    lengths[lengths.len() / 2]
 }

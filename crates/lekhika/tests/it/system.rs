@@ -1,23 +1,28 @@
 //! The distributed layout, as `lekhika stack` starts it, and what a client and an operator do with it.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
     time::Duration,
 };
 
-use futures::StreamExt as _;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use testkit::{Folder, wait};
 
-use crate::processes::{Running, folder};
+use crate::{
+    members::{self, Environment},
+    processes::{Running, folder},
+};
 
 pub const WITHIN: Duration = Duration::from_secs(60);
 
 /// A platform in a folder that is removed with it. What a killed test leaves is ended by the next `scripts/test`.
 pub struct System {
     pub facts: Value,
+    /// What each process of ours was told, by its name.
+    pub environments: BTreeMap<String, Environment>,
     pub http: reqwest::Client,
     program: PathBuf,
     running: Running,
@@ -43,7 +48,8 @@ impl System {
     ) -> Self {
         let running = Self::spawn(program, &folder, arguments, environment);
         let http = reqwest::Client::builder().build().unwrap();
-        let mut this = Self { facts: Value::Null, http, program: program.to_owned(), running, folder };
+        let environments = BTreeMap::new();
+        let mut this = Self { facts: Value::Null, environments, http, program: program.to_owned(), running, folder };
         this.read_facts().await;
         this
     }
@@ -69,6 +75,8 @@ impl System {
             }
         })
         .await;
+        let ours = ["status", "gateway", "executor"].iter().flat_map(|role| self.pids(role));
+        self.environments = ours.map(|(name, pid)| (name, members::environment_of(pid))).collect();
     }
 
     /// Kills the stack's own process at once.
@@ -120,8 +128,19 @@ impl System {
             .collect()
     }
 
+    /// The process that restarts what dies.
+    pub fn supervisor(&self) -> i32 {
+        i32::try_from(self.running.0.id()).unwrap()
+    }
+
     pub fn url(&self) -> &str {
-        self.facts["publicUrls"][0].as_str().unwrap()
+        self.gateway(0)
+    }
+
+    /// The base URL of a gateway; any number will do.
+    pub fn gateway(&self, number: usize) -> &str {
+        let urls = self.facts["publicUrls"].as_array().unwrap();
+        urls[number % urls.len()].as_str().unwrap()
     }
 
     pub fn key(&self) -> &str {
@@ -129,7 +148,11 @@ impl System {
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.url())).bearer_auth(self.key())
+        self.request_at(0, method, path)
+    }
+
+    pub fn request_at(&self, gateway: usize, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.gateway(gateway))).bearer_auth(self.key())
     }
 
     pub async fn get(&self, path: &str) -> Value {
@@ -170,6 +193,11 @@ impl System {
         nodes.push(json!({"id": "out", "type": "output", "document": {"title": "{{ input.topic }}"},
             "sections": [{"node": last}], "formats": ["md", "txt"]}));
         edges.push(json!({"from": last, "to": "out"}));
+        self.deploy_nodes(name, &nodes, &edges).await;
+    }
+
+    /// Deploys an engine and assigns it to the demo user.
+    pub async fn deploy_nodes(&self, name: &str, nodes: &[Value], edges: &[Value]) {
         let flow = json!({"schemaVersion": 1, "name": name, "title": name, "nodes": nodes, "edges": edges});
         let deployed = self.admin(Method::POST, "/engines", &json!({"flow": flow})).await;
         let user = self.get("/v1/me").await["userId"].clone();
@@ -189,11 +217,12 @@ impl System {
         self.get(&format!("/v1/executions/{id}")).await
     }
 
-    /// Waits for the end and returns it.
+    /// Waits for the end of an accepted execution and returns it. At no time does anybody deny that it exists.
     pub async fn ended(&self, id: &str) -> Value {
         wait::until(WITHIN, "the end of an execution", async || {
             let response = self.request(Method::GET, &format!("/v1/executions/{id}")).send().await;
             let Ok(response) = response else { return Err("unreachable".to_owned()) };
+            assert_ne!(response.status(), 404, "{id} was accepted");
             let Ok(body) = response.json::<Value>().await else { return Err("unreadable".to_owned()) };
             match body["status"].as_str() {
                 Some("completed" | "failed" | "cancelled" | "expired") if body["code"].is_null() => Ok(body),
@@ -210,7 +239,12 @@ impl System {
 
     /// How often the simulator was asked for each unit of an execution.
     pub async fn calls(&self, id: &str) -> Value {
-        self.simulator(Method::GET, &format!("/stats?execution={id}")).await["byExecution"][id].clone()
+        self.times(id).await["byExecution"][id].clone()
+    }
+
+    /// What the simulator counted of an execution, with `arrivedAt` and `closedAt` of its calls.
+    pub async fn times(&self, id: &str) -> Value {
+        self.simulator(Method::GET, &format!("/stats?execution={id}")).await
     }
 
     /// Waits until so many calls hold at a gate.
@@ -226,16 +260,8 @@ impl System {
         self.simulator(Method::POST, &format!("/gates/{gate}/open")).await;
     }
 
-    /// The executor that runs something.
-    pub async fn busy_executor(&self) -> (String, i32) {
-        let executors = self.admin(Method::GET, "/executors", &Value::Null).await;
-        let all = executors["data"].as_array().unwrap();
-        let busy = all.iter().find(|executor| executor["running"] == 1).expect("one executor is busy");
-        let name = busy["name"].as_str().unwrap();
-        self.pids("executor").into_iter().find(|(known, _)| known == name).unwrap()
-    }
-
-    /// The invariant query finds nothing, at the latest after leases and waits had their time.
+    /// The invariant query finds nothing, at the latest after leases and waits had their time, and not because a leader had
+    /// to repair its memory.
     pub async fn all_is_well(&self) {
         wait::until(WITHIN, "an empty invariant query", async || {
             let url = format!("{}/admin/v1/invariants", self.facts["adminUrl"].as_str().unwrap());
@@ -248,74 +274,11 @@ impl System {
             }
         })
         .await;
-    }
-
-    /// All events of a stream after an id, to its end.
-    pub async fn stream(&self, id: &str, after: i64) -> Vec<Seen> {
-        let mut seen: Vec<Seen> = Vec::new();
-        let mut after = after;
-        // A gateway or the leader may be gone for a moment: come back with the last id, as EventSource does.
-        let deadline = tokio::time::Instant::now() + WITHIN;
-        while tokio::time::Instant::now() < deadline {
-            let request = self.request(Method::GET, &format!("/v1/executions/{id}/events"));
-            let request = request.header("accept", "text/event-stream").header("last-event-id", after.to_string());
-            if let Ok(response) = request.send().await {
-                if response.status() == 204 {
-                    return seen;
-                }
-                read(response, &mut seen).await;
-                after = seen.last().map_or(after, |event| event.sequence);
-                if seen.last().is_some_and(|event| domain::event::is_terminal_name(&event.name)) {
-                    return seen;
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("the stream of {id} does not end: {:?}", seen.last());
-    }
-}
-
-/// One event of a stream.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Seen {
-    pub sequence: i64,
-    pub name: String,
-    pub data: Value,
-}
-
-async fn read(response: Response, seen: &mut Vec<Seen>) {
-    let mut parser = providers::sse::SseParser::default();
-    let mut stream = response.bytes_stream();
-    while let Some(Ok(bytes)) = stream.next().await {
-        for event in parser.push(&bytes).unwrap() {
-            let data: Value = serde_json::from_str(&event.data).unwrap();
-            if let Some(sequence) = data["sequence"].as_i64() {
-                seen.push(Seen { sequence, name: event.event.unwrap_or_default(), data });
-            }
+        for name in self.names("status") {
+            let repairs = self.metric(&name, "lekhika_index_repairs_total").await;
+            assert!(repairs.is_none_or(|repairs| repairs == 0.0), "{name} repaired its queue");
         }
     }
-}
-
-/// The text of each unit, as a client that applies resets ends with it.
-pub fn texts(events: &[Seen]) -> std::collections::BTreeMap<String, String> {
-    let mut texts = std::collections::BTreeMap::new();
-    for event in events {
-        let unit = format!("{}/{}", event.data["node"].as_str().unwrap_or_default(), event.data["unit"]);
-        let offset = usize::try_from(event.data["offset"].as_u64().unwrap_or_default()).unwrap();
-        match event.name.as_str() {
-            "output.delta" => {
-                let text: &mut String = texts.entry(unit).or_default();
-                assert_eq!(text.chars().count(), offset, "a delta lies at the end of the text");
-                text.push_str(event.data["text"].as_str().unwrap());
-            }
-            "output.reset" => {
-                let text = texts.entry(unit).or_default();
-                *text = text.chars().take(offset).collect();
-            }
-            _ => {}
-        }
-    }
-    texts
 }
 
 impl Drop for System {

@@ -127,7 +127,7 @@ impl Simulator {
         let request_id = request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
         let traceparent = request.headers().get("traceparent").and_then(|context| context.to_str().ok());
         let number = self.stats.called(request_id, traceparent);
-        let call = OpenCall::new(Arc::clone(&self.stats));
+        let call = OpenCall::new(Arc::clone(&self.stats), request_id);
         let body = Limited::new(request.into_body(), MAX_BODY).collect().await.map_err(io::Error::other)?.to_bytes();
         let mut reply = self.answer(&body, request_id, call).await?;
         if let Ok(id) = HeaderValue::try_from(format!("req_sim_{number}")) {

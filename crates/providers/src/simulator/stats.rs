@@ -6,13 +6,34 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::SystemTime,
 };
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 /// Calls per unit.
-type Units = BTreeMap<String, u64>;
+type Units = BTreeMap<String, Calls>;
+
+/// Times kept per unit: tests look at the first few.
+const MAX_TIMES: usize = 64;
+
+/// What is known of the calls of one unit; times are milliseconds since 1970.
+#[derive(Debug, Default)]
+struct Calls {
+    count: u64,
+    arrived: Vec<u64>,
+    closed: Vec<u64>,
+}
+
+impl Calls {
+    fn stamp(times: &mut Vec<u64>) {
+        if times.len() < MAX_TIMES {
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            times.push(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        }
+    }
+}
 
 /// A bounded count of calls by two keys; the oldest first key is forgotten.
 #[derive(Debug, Default)]
@@ -26,8 +47,14 @@ struct Counts {
 
 impl Counts {
     fn count(&mut self, key: &str, unit: &str) -> u64 {
+        let Some(calls) = self.of(key, unit) else { return 0 };
+        calls.count += 1;
+        calls.count
+    }
+
+    fn of(&mut self, key: &str, unit: &str) -> Option<&mut Calls> {
         if self.limit == 0 {
-            return 0;
+            return None;
         }
         if !self.by_key.contains_key(key) {
             if self.by_key.len() >= self.limit
@@ -39,16 +66,10 @@ impl Counts {
             self.order.push_back(key.to_owned());
         }
         let units = self.by_key.entry(key.to_owned()).or_default();
-        match units.get_mut(unit) {
-            Some(calls) => {
-                *calls += 1;
-                *calls
-            }
-            None => {
-                units.insert(unit.to_owned(), 1);
-                1
-            }
+        if !units.contains_key(unit) {
+            units.insert(unit.to_owned(), Calls::default());
         }
+        units.get_mut(unit)
     }
 
     fn clear(&mut self) {
@@ -95,12 +116,25 @@ impl Stats {
         if let Some(executions) = self.executions.as_ref().filter(|_| !request_id.is_empty()) {
             let (execution, unit) = parts_of(request_id);
             let mut executions = executions.lock();
-            executions.count(execution, unit);
             if let Some(traceparent) = traceparent.filter(|_| !executions.traces.contains_key(execution)) {
                 executions.traces.insert(execution.to_owned(), traceparent.to_owned());
             }
+            if let Some(calls) = executions.of(execution, unit) {
+                calls.count += 1;
+                Calls::stamp(&mut calls.arrived);
+            }
         }
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn closed(&self, request_id: &str) {
+        if let Some(executions) = self.executions.as_ref().filter(|_| !request_id.is_empty()) {
+            let (execution, unit) = parts_of(request_id);
+            if let Some(calls) = executions.lock().of(execution, unit) {
+                Calls::stamp(&mut calls.closed);
+            }
+        }
+        self.closed_by_client.fetch_add(1, Ordering::SeqCst);
     }
 
     /// How often a scripted model was asked under this key, this time included.
@@ -117,37 +151,49 @@ impl Stats {
         self.scripted.lock().clear();
     }
 
-    /// `GET /stats`, of all executions or of one.
+    /// `GET /stats`, of all executions or of one; of one with the times of its calls.
     pub(super) fn shown(&self, execution: Option<&str>) -> Value {
-        let traceparent = execution.and_then(|id| self.executions.as_ref()?.lock().traces.get(id).cloned());
-        let by_execution = self.executions.as_ref().map(|executions| {
-            let executions = executions.lock();
-            match execution {
-                Some(id) => json!({id: executions.by_key.get(id).cloned().unwrap_or_default()}),
-                None => json!(executions.by_key),
-            }
-        });
-        json!({
-            "requests": self.requests.load(Ordering::Relaxed),
-            "open": self.open.load(Ordering::SeqCst),
-            "closedByClient": self.closed_by_client.load(Ordering::SeqCst),
-            "byExecution": by_execution.unwrap_or_else(|| json!({})),
-            "traceparent": traceparent,
-        })
+        let executions = self.executions.as_ref().map(Mutex::lock);
+        let none = Units::new();
+        let units = |id: &str| executions.as_ref().and_then(|counts| counts.by_key.get(id)).unwrap_or(&none);
+        let (requests, open) = (self.requests.load(Ordering::Relaxed), self.open.load(Ordering::SeqCst));
+        let closed = self.closed_by_client.load(Ordering::SeqCst);
+        if let Some(id) = execution {
+            let units = units(id);
+            return json!({
+                "requests": requests, "open": open, "closedByClient": closed,
+                "byExecution": {id: counts(units)},
+                "arrivedAt": of_each(units, |of| json!(of.arrived)),
+                "closedAt": of_each(units, |of| json!(of.closed)),
+                "traceparent": executions.as_ref().and_then(|counts| counts.traces.get(id)),
+            });
+        }
+        let all = executions.iter().flat_map(|known| &known.by_key).map(|(id, units)| (id.clone(), counts(units)));
+        let by_execution: Value = all.collect();
+        json!({"requests": requests, "open": open, "closedByClient": closed, "byExecution": by_execution})
     }
+}
+
+fn counts(units: &Units) -> Value {
+    of_each(units, |calls| json!(calls.count))
+}
+
+fn of_each(units: &Units, what: impl Fn(&Calls) -> Value) -> Value {
+    units.iter().map(|(unit, calls)| (unit.clone(), what(calls))).collect()
 }
 
 /// A call that is being answered. Dropped before [`OpenCall::complete`], its client has closed it.
 #[derive(Debug)]
 pub(super) struct OpenCall {
     stats: Arc<Stats>,
+    request_id: String,
     complete: bool,
 }
 
 impl OpenCall {
-    pub(super) fn new(stats: Arc<Stats>) -> Self {
+    pub(super) fn new(stats: Arc<Stats>, request_id: &str) -> Self {
         stats.open.fetch_add(1, Ordering::SeqCst);
-        Self { stats, complete: false }
+        Self { stats, request_id: request_id.to_owned(), complete: false }
     }
 
     /// The simulator has said everything it will say.
@@ -159,7 +205,7 @@ impl OpenCall {
 impl Drop for OpenCall {
     fn drop(&mut self) {
         if !self.complete {
-            self.stats.closed_by_client.fetch_add(1, Ordering::SeqCst);
+            self.stats.closed(&self.request_id);
         }
         self.stats.open.fetch_sub(1, Ordering::SeqCst);
     }
@@ -181,6 +227,18 @@ mod tests {
             json!({"exec_a": {"write/0": 2, "write/1": 1}, "exec_b": {"plan/0": 1}})
         );
         assert_eq!(stats.shown(Some("exec_b"))["byExecution"], json!({"exec_b": {"plan/0": 1}}));
+    }
+
+    #[test]
+    fn the_times_of_one_executions_calls_are_shown() {
+        let stats = Arc::new(Stats::new(2));
+        stats.called("exec_a/write/0/1", None);
+        drop(OpenCall::new(Arc::clone(&stats), "exec_a/write/0/1"));
+
+        let shown = stats.shown(Some("exec_a"));
+        let (arrived, closed) = (&shown["arrivedAt"]["write/0"][0], &shown["closedAt"]["write/0"][0]);
+        assert!(arrived.as_u64().unwrap() > 0 && closed.as_u64() >= arrived.as_u64(), "{shown}");
+        assert_eq!(stats.shown(None).get("arrivedAt"), None);
     }
 
     #[test]

@@ -123,6 +123,7 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() 
     let began = Instant::now();
     while !done().await {
         assert!(began.elapsed() < DEADLINE, "{what} did not happen");
+        // Sleeps: between two looks.
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     began.elapsed()

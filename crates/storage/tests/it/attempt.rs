@@ -26,6 +26,11 @@ impl Attempt {
         Self { executor, execution: grant.execution_id, epoch: grant.epoch, last: grant.last_sequence, grant }
     }
 
+    /// The attempt as its executor knows it, whatever became of the execution.
+    pub(crate) fn as_granted(&self) -> Self {
+        Self { epoch: self.grant.epoch, ..self.clone() }
+    }
+
     /// A report without anything in it.
     pub(crate) fn nothing(&self) -> Report {
         Report {

@@ -187,3 +187,42 @@ async fn a_lease_lives_by_the_databases_clock_until_the_goodbye() {
     storage::executors::renew(&mut conn, ledger.term, &renewal).await.unwrap();
     assert_eq!(storage::executors::lapsed(&mut conn, &known).await.unwrap().len(), 2);
 }
+
+#[tokio::test]
+async fn a_call_that_had_shown_nothing_is_counted_as_lost_too() {
+    let mut ledger = Ledger::start().await;
+    let flow = r#"{"nodes": [{"id": "outline", "type": "generate"}, {"id": "chapters", "type": "chapters"},
+                             {"id": "book", "type": "output", "note": "\u0000"}]}"#;
+    let deploy = protocol::operate::Deploy {
+        name: "engine".into(),
+        title: String::new(),
+        description: String::new(),
+        flow: crate::ledger::raw(flow),
+    };
+    let deployed = storage::admin::deploy(&mut *ledger.conn().await, ledger.term, &deploy).await.unwrap();
+    ledger.version = deployed.version_id;
+    let mut first = ledger.held().await;
+    let begin = |attempt: &mut Attempt, node: &str| {
+        let event = attempt.event(domain::EventBody::NodeStarted { node: node.into(), units: 1 });
+        Report { events: vec![event], ..attempt.nothing() }
+    };
+    for node in ["outline", "chapters", "book"] {
+        let report = begin(&mut first, node);
+        ledger.report(first.executor, report).await;
+    }
+    ledger.report(first.executor, first.unit("outline", "text")).await;
+    ledger.report(first.executor, first.writing("chapters", "twelve chars")).await;
+    take_back(&ledger, &first).await;
+    assert_eq!(lost_calls(&ledger, &first).await, 1, "the outline is done, the book makes no call");
+
+    let mut second = ledger.attempt(first.execution).await;
+    let report = begin(&mut second, "chapters");
+    ledger.report(second.executor, report).await;
+    take_back(&ledger, &second).await;
+
+    assert_eq!(lost_calls(&ledger, &first).await, 2);
+    let kept = partial(&ledger, &first).await;
+    assert_eq!(kept, [("chapters".to_owned(), r#""twelve chars""#.to_owned())], "silence replaces no text");
+    assert_eq!(ledger.view(first.execution).await.output_tokens, 8);
+    ledger.audit(first.execution).await;
+}

@@ -32,6 +32,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) async fn soon(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let looking = async {
         while !condition().await {
+            // Sleeps: between two looks.
             tokio::time::sleep(Duration::from_micros(100)).await;
         }
     };
@@ -97,6 +98,12 @@ impl Gate {
     pub(crate) fn prepares(&self) -> bool {
         let waiting = self.waiting.lock().unwrap();
         matches!(waiting.front().and_then(|bytes| bytes.first()), Some(b'P' | b'C'))
+    }
+
+    /// Whether what stands at the gate begins a transaction.
+    pub(crate) fn begins(&self) -> bool {
+        let waiting = self.waiting.lock().unwrap();
+        waiting.front().is_some_and(|bytes| bytes.first() == Some(&b'Q') && bytes[5..].starts_with(b"BEGIN"))
     }
 
     /// Whether every statement that was let through has its answer.

@@ -27,6 +27,8 @@ pub(crate) enum Operation {
     Fail,
     GiveBack,
     TakeBack,
+    /// The leader takes it back from one executor and grants it to another.
+    Handover,
     Stop,
     ForceStop,
 }
@@ -60,10 +62,13 @@ impl Operation {
         conn: &mut AsyncPgConnection,
         term: i64,
         subject: &protocol::read::Subject,
-        mut attempt: Attempt,
+        attempt: Attempt,
     ) -> Result<Outcome, StorageError> {
         let report = match self {
-            Self::Claim => {
+            Self::Claim | Self::Handover => {
+                if self == Self::Handover {
+                    storage::fence::take_back(conn, term, &[attempt.loss()], now()).await?;
+                }
                 let claim = Claim { execution_id: attempt.execution, claim_id: ClaimId::generate() };
                 let grants = storage::claims::claim(conn, term, ExecutorId::generate(), &[claim], now()).await?;
                 return Ok(Outcome::Claimed(grants.into_iter().next().flatten().map(Box::new)));
@@ -76,8 +81,8 @@ impl Operation {
                 let outcome = storage::stops::stop(conn, term, subject, self == Self::ForceStop, now()).await?;
                 return Ok(Outcome::Stopped(outcome.unwrap().state));
             }
-            Self::Unit => attempt.unit("outline", "text"),
-            Self::Complete => attempt.completed(),
+            Self::Unit => attempt.as_granted().unit("outline", "text"),
+            Self::Complete => attempt.as_granted().completed(),
             Self::Fail => attempt.failed(),
             Self::GiveBack => attempt.given_back(),
         };
@@ -123,13 +128,7 @@ async fn race(
     let mut works = Vec::new();
     for (side, operation) in sides.iter_mut().zip(operations) {
         works.push(operation.start(side.conn.take().unwrap(), ledger, attempt));
-        // BEGIN with the shared term lock, and the look at the term, touch nothing that the other side writes: their order does
-        // not matter, and leaving it out keeps the number of orders small.
-        for _ in 0..2 {
-            soon("the beginning", async || side.gate.has_arrived()).await;
-            side.gate.step().await;
-            soon("its answer", async || side.gate.is_idle()).await;
-        }
+        begin(&side.gate).await;
     }
     let mut points = Vec::new();
     let mut moved = 0;
@@ -157,6 +156,16 @@ async fn race(
     (points, outcomes.try_into().unwrap())
 }
 
+/// BEGIN with the shared term lock, and the look at the term, touch nothing that the other side writes: their order does not
+/// matter, and leaving it out keeps the number of orders small.
+async fn begin(gate: &Gate) {
+    for _ in 0..2 {
+        soon("the beginning", async || gate.has_arrived()).await;
+        gate.step().await;
+        soon("its answer", async || gate.is_idle()).await;
+    }
+}
+
 /// Waits until a side stands at its gate (true), or is done or waits for a lock of the other (false).
 async fn settled<T>(psql: &tokio_postgres::Client, gate: &Gate, work: &JoinHandle<T>) -> bool {
     let deciding = async {
@@ -167,7 +176,9 @@ async fn settled<T>(psql: &tokio_postgres::Client, gate: &Gate, work: &JoinHandl
             if gate.prepares() {
                 gate.step().await;
             } else if gate.is_idle() {
-                if gate.has_arrived() {
+                if gate.begins() {
+                    begin(gate).await;
+                } else if gate.has_arrived() {
                     return true;
                 }
             } else {
@@ -176,6 +187,7 @@ async fn settled<T>(psql: &tokio_postgres::Client, gate: &Gate, work: &JoinHandl
                     return false;
                 }
             }
+            // Sleeps: between two looks.
             tokio::time::sleep(Duration::from_micros(100)).await;
         }
     };
@@ -203,7 +215,13 @@ pub(crate) async fn judge(ledger: &Ledger, attempt: &Attempt, outcomes: &[Outcom
     let mut granted = 0;
     for outcome in outcomes {
         match outcome {
-            Outcome::Claimed(grant) => granted += usize::from(grant.is_some()),
+            Outcome::Claimed(grant) => {
+                granted += usize::from(grant.is_some());
+                // Only one that does not hold it can be granted it: whatever is stored was acknowledged before.
+                if let Some(grant) = grant {
+                    assert_eq!(grant.finished.contains(&UnitKey::node("outline")), stored, "what is done is known");
+                }
+            }
             Outcome::Reported(reported) if reported.ended.is_some() => {
                 assert!(!state.is_terminal() || reported.ended.unwrap().state == state || !ended_last(reported));
             }
@@ -244,6 +262,7 @@ async fn explore(ledger: &Ledger, operations: [Operation; 2], held: bool) -> usi
             let mut report = attempt.unit("earlier", "text");
             report.finish = attempt.given_back().finish;
             ledger.report(attempt.executor, report).await;
+            // Its taking back is that of the present epoch; its reports are those of the attempt that is over.
             attempt.epoch = 2;
         }
         let (points, outcomes) = race(ledger, &mut sides, operations, &attempt, &prefix).await;
@@ -282,5 +301,14 @@ async fn the_rarer_ends_of_a_held_execution_agree_too() {
 #[tokio::test]
 async fn any_two_writes_on_a_queued_execution_agree_in_every_order_of_their_statements() {
     use Operation as O;
-    explore_pairs(&[O::Claim, O::Stop, O::TakeBack], false).await;
+    explore_pairs(&[O::Claim, O::Stop, O::TakeBack, O::Unit, O::Complete], false).await;
+}
+
+#[tokio::test]
+async fn an_acknowledged_unit_is_known_to_the_next_holder_in_every_order_of_its_report_and_the_handover() {
+    let ledger = Ledger::start().await;
+    for report in [Operation::Unit, Operation::Complete] {
+        let orders = explore(&ledger, [Operation::Handover, report], true).await;
+        assert!(orders > 2, "a handover and {report:?} were run in {orders} orders only");
+    }
 }
