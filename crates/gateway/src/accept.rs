@@ -147,7 +147,7 @@ impl Accepted {
     /// The 202, or the end of the execution if it comes in the time that the client prefers to wait.
     pub(crate) async fn answer(self, gateway: &Gateway, caller: &Principal, answer: Answer) -> HttpResponse {
         let ended = match answer.wait {
-            Some(wait) => wait::for_end(gateway, caller, self.id, wait).await.map(|view| (view, wait)),
+            Some(wait) => Box::pin(wait::for_end(gateway, caller, self.id, wait)).await.map(|view| (view, wait)),
             None => None,
         };
         let (mut response, mut body) = match ended {

@@ -4,6 +4,7 @@ use std::{pin::Pin, sync::Arc};
 
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest, dev::Payload, http::header, web};
 use domain::key::ApiKey;
+use futures::FutureExt as _;
 use protocol::identity::{AUTHENTICATE_PATH, Authenticate, Authenticated, Principal};
 use secrecy::SecretString;
 use service::{InternalClient, Problem, ProblemCode, Shutdown};
@@ -56,14 +57,17 @@ impl Keys {
     /// # Errors
     /// 401 for anything that is no living key; 503 when nobody can tell.
     pub(crate) async fn principal(&self, key: &Presented) -> Result<Arc<Principal>, Problem> {
-        let status = self.status.clone();
-        let question = Authenticate { public_id: key.public_id.clone(), hash: hex::encode(key.hash) };
-        let ask = async move {
-            Ok(match status.post_json(AUTHENTICATE_PATH, &question, WITHIN).await? {
-                Authenticated::Known(principal) => Answer::Known(Arc::new(*principal)),
-                Authenticated::Unknown => Answer::Unknown,
-                Authenticated::Expired => Answer::Expired,
-            })
+        let ask = || {
+            let status = self.status.clone();
+            let question = Authenticate { public_id: key.public_id.clone(), hash: hex::encode(key.hash) };
+            async move {
+                Ok(match status.post_json(AUTHENTICATE_PATH, &question, WITHIN).await? {
+                    Authenticated::Known(principal) => Answer::Known(Arc::new(*principal)),
+                    Authenticated::Unknown => Answer::Unknown,
+                    Authenticated::Expired => Answer::Expired,
+                })
+            }
+            .boxed()
         };
         match self.answers.get(key.clone(), ask).await.map_err(|error| failure::internal(&error))? {
             Answer::Known(principal) => Ok(principal),

@@ -7,6 +7,7 @@ use domain::{
     EngineId, UserEngineId, UserId, VersionId,
     flow::{CompiledFlow, is_flow_name},
 };
+use futures::FutureExt as _;
 use moka::future::Cache;
 use protocol::identity::{ENGINES_PATH, ListEngines, Principal, RESOLVE_PATH, Resolve, ResolvedEngine};
 use serde_json::{Value, json};
@@ -61,11 +62,14 @@ impl Engines {
             return Err(failure::not_found("engine"));
         }
         let (user_id, user_engine_id) = (caller.user_id, caller.user_engine_id);
-        let question = Resolve { user_id, user_engine_id, engine: engine.to_owned(), version_id };
-        let status = self.status.clone();
-        let ask = async move {
-            let engine: Option<ResolvedEngine> = status.post_json(RESOLVE_PATH, &question, WITHIN).await?;
-            Ok(engine.map(Arc::new))
+        let ask = || {
+            let question = Resolve { user_id, user_engine_id, engine: engine.to_owned(), version_id };
+            let status = self.status.clone();
+            async move {
+                let engine: Option<ResolvedEngine> = status.post_json(RESOLVE_PATH, &question, WITHIN).await?;
+                Ok(engine.map(Arc::new))
+            }
+            .boxed()
         };
         let answer = self.resolved.get((user_id, user_engine_id, engine.to_owned(), version_id), ask).await;
         answer.map_err(|error| failure::internal(&error))?.ok_or_else(|| failure::not_found("engine"))

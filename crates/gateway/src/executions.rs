@@ -68,7 +68,7 @@ pub(crate) async fn of(gateway: &Gateway, subject: Subject) -> Result<ExecutionV
         gateway.status.post_json(EXECUTION_PATH, &question, WITH_QUEUE_WITHIN).await;
     if answer.as_ref().is_err_and(service::InternalError::is_retryable) {
         question.without_queue = true;
-        answer = gateway.status.post_json(EXECUTION_PATH, &question, WITHOUT_QUEUE_WITHIN).await;
+        answer = Box::pin(gateway.status.post_json(EXECUTION_PATH, &question, WITHOUT_QUEUE_WITHIN)).await;
     }
     found(answer.map_err(|error| failure::internal(&error))?)
 }

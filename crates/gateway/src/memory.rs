@@ -2,6 +2,7 @@
 
 use std::{hash::Hash, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use moka::future::Cache;
 use parking_lot::Mutex;
 use service::{InternalError, Shutdown};
@@ -76,15 +77,16 @@ where
     ///
     /// # Errors
     /// When status is silent and nothing is remembered.
-    pub(crate) async fn get<F>(&self, question: Q, ask: F) -> Result<A, Arc<InternalError>>
-    where
-        F: Future<Output = Result<A, InternalError>> + Send + 'static,
-    {
-        let Some(known) = self.known.get(&question).await else { return self.ask(question, ask).await };
+    pub(crate) async fn get(
+        &self,
+        question: Q,
+        ask: impl FnOnce() -> BoxFuture<'static, Result<A, InternalError>>,
+    ) -> Result<A, Arc<InternalError>> {
+        let Some(known) = self.known.get(&question).await else { return self.ask(question, ask()).await };
         if known.is_fresh() {
             return Ok(known.answer.clone());
         }
-        let (this, held) = (self.clone(), Arc::clone(&known));
+        let (this, held, ask) = (self.clone(), Arc::clone(&known), ask());
         // Whoever asked may not want to wait for it: the answer is for the next.
         let refresh = self.shutdown.spawn(async move {
             let answer = this.ask(question, ask).await;
@@ -102,10 +104,11 @@ where
         }
     }
 
-    async fn ask<F>(&self, question: Q, ask: F) -> Result<A, Arc<InternalError>>
-    where
-        F: Future<Output = Result<A, InternalError>> + Send + 'static,
-    {
+    async fn ask(
+        &self,
+        question: Q,
+        ask: BoxFuture<'static, Result<A, InternalError>>,
+    ) -> Result<A, Arc<InternalError>> {
         let asked = Instant::now();
         let ask = async { Ok(Arc::new(Known { answer: ask.await?, until: Mutex::new(asked + FRESH) })) };
         let known = self.asking.try_get_with(question.clone(), ask).await?;
@@ -124,6 +127,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt as _;
 
     type Answers = Memory<u8, Option<u8>>;
 
@@ -132,7 +136,7 @@ mod tests {
     }
 
     async fn aged(memory: &Answers) {
-        memory.get(1, async { Ok(Some(1)) }).await.unwrap();
+        memory.get(1, || async { Ok(Some(1)) }.boxed()).await.unwrap();
         *memory.known.get(&1).await.unwrap().until.lock() = Instant::now();
     }
 
@@ -142,8 +146,8 @@ mod tests {
         aged(&memory).await;
         let started = Instant::now();
 
-        let silence = memory.get(1, std::future::pending()).await.unwrap();
-        let without_asking = memory.get(1, async { panic!("asked") }).await.unwrap();
+        let silence = memory.get(1, || std::future::pending().boxed()).await.unwrap();
+        let without_asking = memory.get(1, || panic!("asked")).await.unwrap();
 
         assert_eq!((silence, without_asking), (Some(1), Some(1)));
         assert!(started.elapsed() < 3 * PATIENCE);
@@ -154,11 +158,11 @@ mod tests {
         let memory = Answers::new(10, Option::is_some, Shutdown::new());
         aged(&memory).await;
 
-        assert_eq!(memory.get(1, async { Ok(None) }).await.unwrap(), None);
+        assert_eq!(memory.get(1, || async { Ok(None) }.boxed()).await.unwrap(), None);
         *memory.asking.get(&1).await.unwrap().until.lock() = Instant::now();
         memory.asking.invalidate(&1).await;
 
-        assert!(memory.get(1, async { silent() }).await.is_err());
+        assert!(memory.get(1, || async { silent() }.boxed()).await.is_err());
     }
 
     #[tokio::test]
@@ -167,13 +171,13 @@ mod tests {
         aged(&memory).await;
         let (answer, late) = tokio::sync::oneshot::channel();
 
-        let first = memory.get(1, async { Ok(late.await.unwrap_or_default()) }).await.unwrap();
+        let first = memory.get(1, || async { Ok(late.await.unwrap_or_default()) }.boxed()).await.unwrap();
         answer.send(Some(2)).unwrap();
         while !memory.shutdown.tasks.is_empty() {
             tokio::task::yield_now().await;
         }
 
         assert_eq!(first, Some(1));
-        assert_eq!(memory.get(1, async { panic!("asked") }).await.unwrap(), Some(2));
+        assert_eq!(memory.get(1, || panic!("asked")).await.unwrap(), Some(2));
     }
 }

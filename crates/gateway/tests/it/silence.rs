@@ -14,7 +14,7 @@ use crate::{
 async fn submissions_are_taken_at_once_while_nobody_answers_for_the_caches() {
     let system = System::start().await;
     system.submit().await;
-    // The age of what is remembered is what is tested.
+    // Sleeps: the age of what is remembered is what is tested.
     tokio::time::sleep(Duration::from_millis(5_100)).await;
     system.proxy.set(Fault::Silent);
 

@@ -69,7 +69,7 @@ async fn a_killed_server_starts_again_at_the_same_address_with_what_was_committe
 }
 
 /// As whom the server runs: another user's process would be out of its reach anyway.
-fn sleep() -> Command {
+fn bystander() -> Command {
     let mut command = Command::new("sleep");
     command.arg("600");
     if nix::unistd::geteuid().is_root() {
@@ -88,7 +88,7 @@ async fn a_stale_pid_file_that_names_somebody_else_harms_nobody() {
     let text = std::fs::read_to_string(&pid_file).unwrap();
     postgres.stop().await;
     drop(postgres);
-    let mut bystander = sleep().spawn().unwrap();
+    let mut bystander = bystander().spawn().unwrap();
     let (_, rest) = text.split_once('\n').unwrap();
     std::fs::write(&pid_file, format!("{}\n{rest}", bystander.id())).unwrap();
 

@@ -7,8 +7,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use testkit::wait;
 
 use crate::{
@@ -172,6 +171,4 @@ async fn busy(system: &System) {
         if running > Some(0.0) && queued > Some(0.0) { Ok(()) } else { Err((running, queued)) }
     })
     .await;
-    let running = system.admin(Method::GET, "/executors", &Value::Null).await;
-    assert!(running["data"].as_array().is_some_and(|executors| !executors.is_empty()), "{running}");
 }

@@ -58,6 +58,7 @@ impl Drop for Running {
                 if !matches!(self.0.try_wait(), Ok(None)) {
                     return;
                 }
+                // Sleeps: a drop cannot wait for a child in any other way.
                 std::thread::sleep(Duration::from_millis(10));
             }
         }

@@ -91,6 +91,7 @@ fn refusal(role: &str, wrong: &[(&'static str, &'static str)]) -> String {
                 String::from_utf8_lossy(&child.wait_with_output().unwrap().stderr)
             );
         }
+        // Sleeps: the standard library has no wait with a deadline.
         std::thread::sleep(Duration::from_millis(5));
     }
     let output = child.wait_with_output().unwrap();
