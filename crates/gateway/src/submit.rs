@@ -34,7 +34,7 @@ const PER_MESSAGE: usize = 64;
 /// Bytes of input per message.
 const BYTES_PER_MESSAGE: usize = 1 << 20;
 /// Messages on their way at once: while they are, the next one is packed.
-const IN_FLIGHT: usize = 8;
+const IN_FLIGHT: usize = 2;
 /// Replies that may wait to be read.
 const REPLIES: usize = 16_384;
 
