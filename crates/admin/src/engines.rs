@@ -1,14 +1,20 @@
 //! Flows become engine versions; engines are assigned, and switched on and off.
 
+use std::collections::BTreeMap;
+
 use actix_web::{HttpResponse, web};
 use domain::{
     EngineId, LevelId, UserId,
     flow::{self, FlowProblem},
 };
-use protocol::operate::{
-    ASSIGN_PATH, Assign, Assigned, Assignee, DEPLOY_PATH, Deploy, Deployed, ENGINE_PATH, SetEngine,
+use protocol::{
+    control::Availability,
+    operate::{
+        ASSIGN_PATH, Assign, Assigned, Assignee, DEPLOY_PATH, Deploy, Deployed, ENGINE_PATH, FindModels, MODELS_PATH,
+        SetEngine,
+    },
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use service::{Problem, ProblemCode, edge::resource};
 
@@ -19,6 +25,9 @@ use crate::{
     text,
     token::{Operator, Role},
 };
+
+/// Models that are looked up for one flow; the others are unchecked.
+const MOST_MODELS: usize = 100;
 
 pub(crate) fn configure(config: &mut web::ServiceConfig) {
     config
@@ -36,20 +45,58 @@ struct Document {
     flow: Value,
 }
 
+/// A flow without problems.
+struct Checked {
+    flow: flow::Flow,
+    /// What could not be found out.
+    warnings: Vec<FlowProblem>,
+}
+
 /// Every problem of a flow, those of its models included.
-fn problems(admin: &Admin, document: &Value) -> Result<flow::Flow, Vec<FlowProblem>> {
-    let valid = flow::validate_document(document)?;
-    let unknown: Vec<FlowProblem> = flow::models(&valid)
-        .into_iter()
-        .filter(|(_, model)| !is_known(&admin.models, model))
-        .map(|(pointer, model)| FlowProblem {
-            pointer,
-            code: "unknown_model",
-            message: format!("the model `{model}` is not configured here"),
-            hint: Some(format!("configured: {}", admin.models.join(", "))),
-        })
-        .collect();
-    if unknown.is_empty() { Ok(valid) } else { Err(unknown) }
+async fn check(admin: &Admin, document: &Value) -> Result<Result<Checked, Vec<FlowProblem>>, Problem> {
+    let flow = match flow::validate_document(document) {
+        Ok(flow) => flow,
+        Err(problems) => return Ok(Err(problems)),
+    };
+    let named = flow::models(&flow);
+    let (allowed, barred): (Vec<_>, Vec<_>) = named.into_iter().partition(|(_, model)| is_known(&admin.models, model));
+    let mut problems: Vec<FlowProblem> = barred.into_iter().map(|named| unlisted(admin, named)).collect();
+    let mut models: Vec<String> = allowed.iter().map(|(_, model)| model.clone()).collect();
+    models.sort();
+    models.dedup();
+    models.truncate(MOST_MODELS);
+    let found: BTreeMap<String, Availability> =
+        if models.is_empty() { BTreeMap::new() } else { ask(admin, MODELS_PATH, &FindModels { models }).await? };
+    let mut warnings = Vec::new();
+    for (pointer, model) in allowed {
+        match found.get(&model).copied().unwrap_or(Availability::Unchecked) {
+            Availability::Available => {}
+            Availability::Missing => problems.push(unknown(pointer, format!("the provider has no model `{model}`"))),
+            Availability::NoProvider => {
+                problems.push(unknown(pointer, format!("no executor has the provider of the model `{model}`")));
+            }
+            Availability::Unchecked => warnings.push(FlowProblem {
+                pointer,
+                code: "unchecked_model",
+                message: format!("nobody could say whether the model `{model}` exists"),
+                hint: Some("no executor runs, or its provider does not answer".to_owned()),
+            }),
+        }
+    }
+    problems.sort_by(|one, other| one.pointer.cmp(&other.pointer));
+    Ok(if problems.is_empty() { Ok(Checked { flow, warnings }) } else { Err(problems) })
+}
+
+fn unknown(pointer: String, message: String) -> FlowProblem {
+    FlowProblem { pointer, code: "unknown_model", message, hint: None }
+}
+
+/// The operator does not allow it.
+fn unlisted(admin: &Admin, (pointer, model): (String, String)) -> FlowProblem {
+    FlowProblem {
+        hint: Some(format!("allowed: {}", admin.models.join(", "))),
+        ..unknown(pointer, format!("the model `{model}` is not allowed here"))
+    }
 }
 
 fn is_known(patterns: &[String], model: &str) -> bool {
@@ -65,8 +112,11 @@ async fn validate(
     body: web::Json<Document>,
 ) -> Result<HttpResponse, Problem> {
     operator.require(Role::Viewer)?;
-    let found = problems(&admin, &body.flow).err().unwrap_or_default();
-    Ok(HttpResponse::Ok().json(json!({ "valid": found.is_empty(), "problems": found })))
+    let (problems, warnings) = match check(&admin, &body.flow).await? {
+        Ok(checked) => (Vec::new(), checked.warnings),
+        Err(problems) => (problems, Vec::new()),
+    };
+    Ok(HttpResponse::Ok().json(json!({ "valid": problems.is_empty(), "problems": problems, "warnings": warnings })))
 }
 
 async fn deploy(
@@ -77,7 +127,7 @@ async fn deploy(
     let document = body.into_inner().flow;
     let named = document.get("name").and_then(Value::as_str).unwrap_or_default();
     let work = async {
-        let valid = problems(&admin, &document).map_err(|problems| {
+        let Checked { flow: valid, warnings } = check(&admin, &document).await?.map_err(|problems| {
             let problem = Problem::new(ProblemCode::InvalidInput).detail("the flow has problems");
             problems
                 .into_iter()
@@ -93,9 +143,17 @@ async fn deploy(
         };
         let deployed: Deployed = ask(&admin, DEPLOY_PATH, &deploy).await?;
         let object = format!("{} {}", deployed.engine_id, deployed.version_id);
-        Ok(Changed::new(object, HttpResponse::Ok().json(&deployed)))
+        Ok(Changed::new(object, HttpResponse::Ok().json(DeployedWith { deployed, warnings })))
     };
     operator.change(Role::Admin, "deploy engine", named, work).await
+}
+
+/// What came of a deployment, and what could not be checked.
+#[derive(Debug, Serialize)]
+struct DeployedWith {
+    #[serde(flatten)]
+    deployed: Deployed,
+    warnings: Vec<FlowProblem>,
 }
 
 async fn enable(

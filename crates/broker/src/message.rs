@@ -49,6 +49,12 @@ impl fmt::Display for Queue {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ReplyTo(pub(crate) String);
 
+impl From<String> for ReplyTo {
+    fn from(address: String) -> Self {
+        Self(address)
+    }
+}
+
 impl ReplyTo {
     /// The address as text.
     #[must_use]

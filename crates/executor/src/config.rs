@@ -27,6 +27,8 @@ pub struct ExecutorConfig {
     pub providers: BTreeMap<String, ProviderSettings>,
     /// How long one model call may last.
     pub call_timeout: Duration,
+    /// How long a run waits, with all its work done, for an object store that takes no files.
+    pub store_patience: Duration,
 }
 
 /// How a provider is reached.
@@ -50,6 +52,7 @@ impl ExecutorConfig {
         let slots = environment.within("LEKHIKA_SLOTS", 64_u32, 1..=100_000);
         let drain_grace = environment.duration_ms("LEKHIKA_DRAIN_GRACE_MS", Duration::from_secs(30));
         let call_timeout = environment.duration_ms("LEKHIKA_CALL_TIMEOUT_MS", Duration::from_secs(1_800));
+        let store_patience = environment.duration_ms("LEKHIKA_STORE_PATIENCE_MS", Duration::from_secs(120));
         let object_store = ObjectStoreConfig::from_environment(environment);
         let providers = providers(environment);
         environment.finish()?;
@@ -63,6 +66,7 @@ impl ExecutorConfig {
             object_store: object_store?,
             providers: providers?,
             call_timeout: call_timeout?,
+            store_patience: store_patience?,
         })
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use broker::Heard;
+use broker::{Heard, ReplyTo};
 use protocol::{
-    Envelope,
-    control::{Control, TOPIC},
+    Envelope, TraceContext,
+    control::{Control, ModelsFound, TOPIC},
 };
 
 use crate::service::Executor;
@@ -23,7 +23,7 @@ pub(crate) async fn run(executor: Arc<Executor>) {
         };
         match heard {
             Some(Heard::Announcement(announcement)) => match Envelope::<Control>::from_bytes(&announcement.body) {
-                Ok(envelope) => obey(&executor, envelope.body),
+                Ok(order) => obey(&executor, order),
                 Err(error) => tracing::warn!(%error, "an order cannot be read"),
             },
             // What was missed comes with the next renewal.
@@ -33,8 +33,8 @@ pub(crate) async fn run(executor: Arc<Executor>) {
     }
 }
 
-fn obey(executor: &Executor, order: Control) {
-    match order {
+fn obey(executor: &Arc<Executor>, order: Envelope<Control>) {
+    match order.body {
         Control::Stop { executions } => {
             let now = executor.clock.now();
             for (id, epoch) in executions {
@@ -46,5 +46,19 @@ fn obey(executor: &Executor, order: Control) {
             executor.drain.cancel();
         }
         Control::Drain { .. } => {}
+        Control::FindModels { models, reply_to } => {
+            let (executor, reply_to) = (Arc::clone(executor), ReplyTo::from(reply_to));
+            let trace = order.trace;
+            executor.shutdown.clone().spawn(async move { find(&executor, models, &reply_to, trace).await });
+        }
+    }
+}
+
+/// Answers which of the models the executor's providers have.
+async fn find(executor: &Executor, models: Vec<String>, reply_to: &ReplyTo, asker: Option<TraceContext>) {
+    let models = executor.models.availability(models).await;
+    match Envelope::new(ModelsFound { executor_id: executor.id, models }, asker).to_bytes() {
+        Ok(bytes) => executor.broker.reply(reply_to, bytes.into()),
+        Err(error) => tracing::error!(%error, "an answer cannot be written"),
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Read in this order: `config` and `service` (one process), `consumer` and `claims` (how an execution comes here), `runs`
 //! and `halt` (what is held and what ends it), `lease`, `renewals`, `session` and `control` (what the leader says), `attempt`
-//! (one attempt), `outbox` and `reporter` (how what happened reaches the ledger), `drain` (how the process ends).
+//! (one attempt), `models` and `oddities` (the providers), `outbox` and `reporter` (how what happened reaches the ledger), `drain`
+//! (how the process ends).
 //!
 //! Invariants: a model call starts only under a valid lease and while its attempt is not halted; a node that calls a model
 //! starts only when the units of its parents are acknowledged; events are numbered in the order in which they are reported;
@@ -18,10 +19,10 @@ mod halt;
 mod lease;
 mod metrics;
 mod models;
+mod oddities;
 mod outbox;
 mod renewals;
 mod reporter;
-
 mod runs;
 mod service;
 mod session;

@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     pub(crate) report_seconds: Histogram,
     pub(crate) reports_failed: IntCounter,
     pub(crate) outbox_bytes: IntGauge,
+    pub(crate) store_failures: IntCounter,
 }
 
 /// How a model call can end, as the label says it.
@@ -70,6 +71,10 @@ impl Metrics {
             ),
             reports_failed: counter("lekhika_executor_reports_failed_total", "Report requests without an answer"),
             outbox_bytes: gauge("lekhika_executor_outbox_bytes", "Bytes that are not acknowledged"),
+            store_failures: counter(
+                "lekhika_executor_store_failures_total",
+                "Files that the object store did not take",
+            ),
         }
     }
 }

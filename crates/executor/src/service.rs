@@ -137,7 +137,7 @@ fn prepare(
     Ok(Executor {
         id: ExecutorId::generate(),
         metrics,
-        models: Models::new(&config.providers)?,
+        models: Models::new(&config.providers, registry)?,
         files: config.object_store.open()?,
         versions: Versions::default(),
         outbox: Outbox::new(Arc::clone(&clock)),

@@ -176,13 +176,15 @@ pub fn run(
     let public_url = public_url.trim_end_matches('/').to_owned();
     let registry = service::metrics::registry();
     let metrics = Metrics::new(&registry);
-    let hub = Hub::start(GatewayId::generate(), status.clone(), &broker, metrics.clone(), &shutdown);
+    // What requests need goes on until the last one is answered.
+    let served = Shutdown { abort: shutdown.abort.child_token(), ..shutdown.clone() };
+    let hub = Hub::start(GatewayId::generate(), status.clone(), &broker, metrics.clone(), &served);
     let gateway = web::Data::new(Gateway {
         public_url: public_url.clone(),
         keys: Keys::new(config.key_pepper.clone(), status.clone(), shutdown.clone()),
         engines: Engines::new(status.clone(), shutdown.clone()),
         limits: Limits::default(),
-        submitter: Submitter::start(&broker, metrics.clone(), &shutdown),
+        submitter: Submitter::start(&broker, metrics.clone(), &served),
         hub,
         metrics,
         link_secret: config.link_secret.clone(),
@@ -191,7 +193,7 @@ pub fn run(
         clock: Arc::clone(&clock),
         status: status.clone(),
     });
-    serve_public(gateway, listener, public_address, &shutdown)?;
+    serve_public(gateway, listener, public_address, &served)?;
     let admin_address = serve_admin(&config, &status, &clock, &shutdown)?;
     let internal_address = match config.internal_address {
         Some(address) => {
@@ -215,11 +217,12 @@ fn local(listener: &std::net::TcpListener, address: SocketAddr) -> Result<Socket
     listener.local_addr().map_err(|source| GatewayError::Listen { address, source })
 }
 
+/// When the last request is answered, `served` is told to abort.
 fn serve_public(
     gateway: web::Data<Gateway>,
     listener: std::net::TcpListener,
     address: SocketAddr,
-    shutdown: &Shutdown,
+    served: &Shutdown,
 ) -> Result<(), GatewayError> {
     let server = HttpServer::new(move || {
         App::new().app_data(gateway.clone()).wrap(from_fn(edge::surround)).configure(routes::configure)
@@ -234,13 +237,14 @@ fn serve_public(
     .map_err(|source| GatewayError::Listen { address, source })?
     .run();
     let handle = server.handle();
-    let drain = shutdown.drain.clone();
-    shutdown.spawn(async move {
+    let (drain, over) = (served.drain.clone(), served.abort.clone());
+    served.spawn(async move {
         let server = tokio::spawn(server);
         drain.cancelled().await;
         handle.stop(true).await;
         // It has stopped: how it ended is of no interest any more.
         drop(server.await);
+        over.cancel();
     });
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `lekhika flow ..`: works on flow documents, offline unless a server is named.
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
@@ -37,16 +37,17 @@ pub fn check(text: &str, name: &str) -> anyhow::Result<Value> {
 /// Asks a platform whether it has the flow's models.
 async fn ask(client: &AdminClient, flow: &Value, name: &str) -> anyhow::Result<()> {
     let answer = client.post("/flows/validate", &json!({ "flow": flow })).await?;
-    let problems = answer.get("problems").and_then(Value::as_array).cloned().unwrap_or_default();
-    if problems.is_empty() {
-        return Ok(());
+    for warning in lines(&answer, "warnings") {
+        say(&format!("{name}: {warning}"));
     }
-    let lines: String = problems
-        .iter()
-        .map(|problem| {
-            let text = |field: &str| problem.get(field).and_then(Value::as_str).unwrap_or_default();
-            format!("\n  {}: {}", text("pointer"), text("message"))
-        })
-        .collect();
-    bail!("{name} has problems:{lines}")
+    let problems = lines(&answer, "problems");
+    anyhow::ensure!(problems.is_empty(), "{name} has problems:\n  {}", problems.join("\n  "));
+    Ok(())
+}
+
+/// Each entry of a list of what is wrong, as a line.
+fn lines(answer: &Value, list: &str) -> Vec<String> {
+    let entries = answer.get(list).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let text = |entry: &Value, field: &str| entry.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    entries.iter().map(|entry| format!("{}: {}", text(entry, "pointer"), text(entry, "message"))).collect()
 }

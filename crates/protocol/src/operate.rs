@@ -15,6 +15,8 @@ pub const LEVELS_PATH: &str = "/internal/v1/admin/levels";
 pub const USERS_PATH: &str = "/internal/v1/admin/users";
 /// Deploy a flow as the next version of an engine; answers [`Deployed`] to [`Deploy`].
 pub const DEPLOY_PATH: &str = "/internal/v1/admin/engines/deploy";
+/// Ask the executors for models; answers `BTreeMap<String, `[`crate::control::Availability`]`>` to [`FindModels`].
+pub const MODELS_PATH: &str = "/internal/v1/admin/models";
 /// Let an engine take submissions, or not; answers `Option<EngineId>` (`None`: there is none) to [`SetEngine`].
 pub const ENGINE_PATH: &str = "/internal/v1/admin/engines/set";
 /// Assign an engine to a user or a level; answers [`Assigned`] to [`Assign`].
@@ -198,6 +200,14 @@ pub struct RotateKey {
     pub last_four: String,
     /// How long the old one lives on.
     pub grace_ms: u64,
+}
+
+/// Which models are meant.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FindModels {
+    /// As flows name them: `provider/model-id`.
+    pub models: Vec<String>,
 }
 
 /// End a key.

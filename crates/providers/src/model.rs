@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::Usage;
-use futures::stream::BoxStream;
+use futures::{future::BoxFuture, stream::BoxStream};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -17,6 +17,12 @@ pub type ModelStream = BoxStream<'static, Result<ModelEvent, ProviderError>>;
 pub trait LanguageModel: Send + Sync + 'static {
     /// Asks; nothing is sent before the stream is polled.
     fn stream(&self, request: ChatRequest) -> ModelStream;
+
+    /// Which of these models the provider does not have.
+    ///
+    /// # Errors
+    /// When it cannot say.
+    fn missing(&self, ids: Vec<String>) -> BoxFuture<'_, Result<Vec<String>, ProviderError>>;
 }
 
 /// A piece of an answer.

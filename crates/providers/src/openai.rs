@@ -1,10 +1,12 @@
 //! The OpenAI chat completions dialect, and the many servers that speak something like it.
 //!
 //! Read in this order: `dialect` (how servers differ), `request` (what is sent), `chunk` (what comes), `answer` (what
-//! it means), `call` (one call from connection to end), `failure` (error bodies), `headers` (limits and hints).
+//! it means), `call` (one call from connection to end), `failure` (error bodies), `headers` (limits and hints), `catalog` (which
+//! models there are).
 
 mod answer;
 mod call;
+mod catalog;
 mod chunk;
 pub mod dialect;
 mod failure;
@@ -16,7 +18,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use http::HeaderValue;
 use secrecy::SecretString;
 use url::Url;
@@ -131,7 +133,7 @@ impl OpenAiChat {
     /// # Errors
     /// As a model call.
     pub async fn list_models(&self) -> Result<Vec<String>, ProviderError> {
-        call::list_models(&self.shared).await
+        catalog::list(&self.shared).await
     }
 }
 
@@ -139,6 +141,10 @@ impl LanguageModel for OpenAiChat {
     fn stream(&self, request: ChatRequest) -> ModelStream {
         let call = call::Call::new(Arc::clone(&self.shared), request);
         futures::stream::unfold(call, |mut call| async move { call.next().await.map(|event| (event, call)) }).boxed()
+    }
+
+    fn missing(&self, ids: Vec<String>) -> BoxFuture<'_, Result<Vec<String>, ProviderError>> {
+        catalog::missing(&self.shared, ids).boxed()
     }
 }
 

@@ -35,6 +35,9 @@ const MAX_KEPT: usize = 2048;
 /// Providers close silent connections after a minute or more; we close ours first.
 const KEEP_FOR: Duration = Duration::from_secs(45);
 
+/// A connection that breaks this soon after a request was sent on it was closed before the request arrived.
+const CROSSED_WITHIN: Duration = Duration::from_secs(1);
+
 /// How long each phase of a call may last. There is no limit for a whole call: the node has a deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
@@ -183,8 +186,11 @@ impl Transport {
         request: impl Fn() -> Request<Full<Bytes>>,
     ) -> Result<(Wire, Response<Incoming>), ProviderError> {
         if let Some(mut wire) = self.take_kept() {
+            let sent_at = Instant::now();
             match wire.send(request()).await {
                 Ok(response) => return Ok((wire, response)),
+                // Later, the provider had it in its hands: then it is a call that failed, with a row in the ledger.
+                Err(error) if sent_at.elapsed() > CROSSED_WITHIN => return Err(lost(&error)),
                 // The server closed it just as we took it; nothing of an answer was seen, so a new one is tried.
                 Err(WireError::Closed) => {}
                 Err(WireError::Http(error)) if !error.is_parse() => {}

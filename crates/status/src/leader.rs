@@ -272,6 +272,7 @@ async fn rebuild(status: &Arc<Status>, term: &Arc<Term>) -> Result<(), StorageEr
     for unfinished in storage::backlog::unfinished(&mut conn).await? {
         restore(term, &unfinished);
     }
+    term.schedule.lock().restored();
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! Read in this order: `service` (one process), `leader` (one term of leadership), `scheduler` (the fair queue), then what
 //! runs during a term: `intake`, `dispatch`, `writers` (by `group`), `leases` and `sessions`, `timers`, `upkeep`; `settle` and
 //! `reconcile` keep the memory in step with the ledger; `live` shows what was committed; `counts` bounds what long histories
-//! cost; `routes` is the internal HTTP API.
+//! cost; `models` asks executors for models; `routes` is the internal HTTP API.
 
 mod counts;
 mod dispatch;
@@ -14,6 +14,7 @@ mod leader;
 mod leases;
 mod live;
 mod metrics;
+mod models;
 mod reconcile;
 mod routes;
 pub mod scheduler;

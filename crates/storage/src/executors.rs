@@ -99,21 +99,32 @@ pub async fn holds(conn: &mut AsyncPgConnection) -> Result<Vec<(Loss, ExecutorId
     Ok(rows.into_iter().filter_map(hold).collect())
 }
 
+#[derive(QueryableByName)]
+struct IdRow {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+}
+
 /// Which of `executors` have no living lease, by the database's clock. One without a row has none.
 ///
 /// # Errors
 /// When the database cannot be reached.
 pub async fn lapsed(conn: &mut AsyncPgConnection, executors: &[ExecutorId]) -> Result<Vec<ExecutorId>, StorageError> {
-    #[derive(QueryableByName)]
-    struct IdRow {
-        #[diesel(sql_type = SqlUuid)]
-        id: Uuid,
-    }
     let rows: Vec<IdRow> = sql("SELECT w.id FROM unnest(?::uuid[]) AS w(id) LEFT JOIN executors e ON e.id = w.id \
                                 WHERE e.lease_until IS NULL OR e.lease_until < now()")
     .bind::<Array<SqlUuid>, _>(executors.iter().map(|id| id.uuid()).collect::<Vec<_>>())
     .load(conn)
     .await?;
+    Ok(rows.into_iter().map(|row| ExecutorId::from_uuid(row.id)).collect())
+}
+
+/// Executors with a living lease, by the database's clock; at most 1,000.
+///
+/// # Errors
+/// When the database cannot be reached.
+pub async fn alive(conn: &mut AsyncPgConnection) -> Result<Vec<ExecutorId>, StorageError> {
+    let rows: Vec<IdRow> =
+        sql("SELECT id FROM executors WHERE lease_until > now() ORDER BY id LIMIT 1000").load(conn).await?;
     Ok(rows.into_iter().map(|row| ExecutorId::from_uuid(row.id)).collect())
 }
 

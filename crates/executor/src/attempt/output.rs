@@ -12,7 +12,7 @@ use protocol::report::DeliverableRow;
 use publish::{Document, Format, Meta, Rendered, SectionSource};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     node::raw,
@@ -24,10 +24,11 @@ use super::{
 const RESULT_TEXT: usize = 64 << 10;
 /// Larger documents are rendered on a thread of their own, so that no stream waits for them.
 const RENDER_APART: usize = 64 << 10;
-/// How often storing a file is tried.
-const TRIES: u32 = 4;
-/// The first wait before storing a file again; it doubles.
+/// The first wait before storing a file again; it doubles up to the longest.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_LONGEST: Duration = Duration::from_secs(5);
+/// How long one try may take.
+const STORE_WITHIN: Duration = Duration::from_secs(60);
 
 /// The execution's result: small, whatever the document's size.
 #[derive(Serialize)]
@@ -73,14 +74,21 @@ impl Attempt {
                 })?
             };
         let mut deliverables = Vec::with_capacity(files.len());
+        // For all files together: a store that is gone for good is not waited for once for each.
+        let give_up = Instant::now() + self.executor.config.store_patience;
         for (format, rendered) in files {
-            deliverables.push(self.deliver(format, rendered).await?);
+            deliverables.push(self.deliver(format, rendered, give_up).await?);
         }
         Ok((result(&document, &deliverables)?, deliverables))
     }
 
     /// Stores one file; a format that fails does not fail the others.
-    async fn deliver(&self, format: Format, rendered: Result<Rendered, String>) -> Result<DeliverableRow, Broken> {
+    async fn deliver(
+        &self,
+        format: Format,
+        rendered: Result<Rendered, String>,
+        give_up: Instant,
+    ) -> Result<DeliverableRow, Broken> {
         let row = DeliverableRow {
             format: format.as_str().to_owned(),
             name: format!("document.{}", format.as_str()),
@@ -103,32 +111,37 @@ impl Attempt {
             ..row
         };
         let key = object_key(self.grant.execution_id, self.grant.epoch, format);
-        if self.store(&key, file.bytes.into()).await? {
+        if self.store(&key, file.bytes.into(), give_up).await? {
             return Ok(DeliverableRow { object_key: Some(key), ..row });
         }
         Ok(DeliverableRow { error: Some("the file could not be stored".to_owned()), bytes: 0, ..row })
     }
 
-    async fn store(&self, key: &str, bytes: Bytes) -> Result<bool, Broken> {
+    /// Tries at least once, and again until `give_up`; `false` when it was in vain.
+    async fn store(&self, key: &str, bytes: Bytes, give_up: Instant) -> Result<bool, Broken> {
         let path = Path::from(key);
         let mut wait = RETRY_FIRST;
-        for _ in 0..TRIES {
+        loop {
             let stored = tokio::select! {
                 biased;
                 () = self.halt.ordered() => return Err(Broken::Halted),
-                stored = self.executor.files.put(&path, bytes.clone().into()) => stored,
+                stored = timeout(STORE_WITHIN, self.executor.files.put(&path, bytes.clone().into())) => stored,
             };
             match stored {
-                Ok(_) => return Ok(true),
-                Err(error) => tracing::warn!(error = %crate::reporter::chain(&error), "a file cannot be stored"),
+                Ok(Ok(_)) => return Ok(true),
+                Ok(Err(error)) => tracing::warn!(error = %crate::reporter::chain(&error), "a file cannot be stored"),
+                Err(_elapsed) => tracing::warn!("a file cannot be stored: the object store is silent"),
+            }
+            self.executor.metrics.store_failures.inc();
+            if Instant::now() + wait > give_up {
+                return Ok(false);
             }
             tokio::select! {
                 () = self.halt.ordered() => return Err(Broken::Halted),
                 () = sleep(wait) => {}
             }
-            wait *= 2;
+            wait = (wait * 2).min(RETRY_LONGEST);
         }
-        Ok(false)
     }
 }
 

@@ -1,12 +1,18 @@
 //! Providers that fail, answers that are wrong, deadlines.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use domain::{FailureCode, UnitKey, WaitingReason};
 use protocol::report::{CallOutcome, Finish};
-use serde_json::json;
+use serde_json::{Value, json};
 use service::Clock as _;
+use testkit::wait;
 
-use crate::{flows, world::World};
+use crate::{
+    flows,
+    world::{DEADLINE, Worker, World},
+};
 
 fn code(finish: &Finish) -> Option<FailureCode> {
     match finish {
@@ -119,6 +125,60 @@ async fn an_unknown_provider_is_a_misconfigured_engine() {
     let id = world.submit(&flows::steps(&["nobody/model"]), &flows::input());
 
     assert_eq!(code(&world.finish(id).await), Some(FailureCode::EngineMisconfigured));
+}
+
+/// A line of the metrics, as a scrape sees it.
+fn metric(worker: &Worker, name: &str) -> u64 {
+    let text = service::metrics::text(&worker.handle.registry);
+    let value = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}: {text}"));
+    value.trim().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_provider_was_forgiven_is_counted() {
+    let world = World::new().await;
+    let worker = world.worker();
+
+    let id = world.submit(&flows::steps(&["sim/fault-F10"]), &flows::input());
+    world.finish(id).await;
+
+    let name = "lekhika_executor_provider_oddities_total{kind=\"malformed_event\",provider=\"sim\"}";
+    assert_eq!(metric(&worker, name), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_stored_when_the_object_store_is_back() {
+    let world = World::new().await;
+    let worker = world.worker();
+    let in_the_way = world.files.join("executions");
+    std::fs::write(&in_the_way, "no folder").unwrap();
+
+    let id = world.submit(&flows::steps(&["sim/instant"]), &flows::input());
+    wait::until_true(DEADLINE, "a failure to store", async || {
+        metric(&worker, "lekhika_executor_store_failures_total") > 0
+    })
+    .await;
+    assert!(world.row(id, |row| row.finish.is_none()));
+    std::fs::remove_file(&in_the_way).unwrap();
+
+    let Finish::Completed { deliverables, .. } = world.finish(id).await else { panic!("not completed") };
+    assert_eq!(deliverables.iter().filter(|file| file.object_key.is_some()).count(), 4);
+    assert_eq!(world.calls(id, "step1/0").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_gone_for_good_costs_each_file_and_not_the_text() {
+    let world = World::new().await;
+    std::fs::write(world.files.join("executions"), "no folder").unwrap();
+    let _worker = world.worker_with(|config| config.store_patience = Duration::ZERO);
+
+    let id = world.submit(&flows::steps(&["sim/instant"]), &flows::input());
+
+    let Finish::Completed { result, deliverables } = world.finish(id).await else { panic!("not completed") };
+    assert!(deliverables.iter().all(|file| file.error.is_some() && file.object_key.is_none()), "{deliverables:?}");
+    let result: Value = serde_json::from_str(result.get()).unwrap();
+    assert_eq!(result["formats"], json!([]));
+    assert!(result["words"].as_u64() > Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

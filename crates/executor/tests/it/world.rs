@@ -93,6 +93,7 @@ impl World {
                 ("scripted".to_owned(), provider(&self.status_url)),
             ]),
             call_timeout: Duration::from_secs(60),
+            store_patience: Duration::from_secs(60),
         };
         change(&mut config);
         let shutdown = Shutdown::new();

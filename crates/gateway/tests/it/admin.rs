@@ -58,6 +58,9 @@ async fn a_flow_with_problems_or_unknown_models_is_not_deployed() {
     let unknown = system.admin(Method::POST, "/engines").json(&json!({"flow": flow})).send().await.unwrap();
     assert_eq!(unknown.status(), 422);
     assert_eq!(body(unknown).await["errors"][0]["pointer"], "/flow/nodes/1/model");
+    flow["nodes"][1]["model"] = json!("sim/nobody-knows");
+    let unchecked = system.do_admin("/flows/validate", json!({"flow": flow})).await;
+    assert_eq!((&unchecked["valid"], &unchecked["warnings"][0]["code"]), (&json!(true), &json!("unchecked_model")));
     flow["nodes"][1]["prompt"] = json!("{{ input.nothing }}");
     let checked = system.do_admin("/flows/validate", json!({"flow": flow})).await;
     assert_eq!(checked["valid"], false);

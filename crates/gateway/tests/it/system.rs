@@ -196,7 +196,7 @@ impl System {
     }
 
     pub async fn end(self) {
-        self.edge.stop(Duration::from_secs(2)).await;
+        assert_eq!(self.edge.stop(Duration::from_secs(30)).await, service::shutdown::Ended::Drained, "the gateway");
         self.ledger.stop(Duration::from_secs(2)).await;
         drop((self.files, self.database));
     }

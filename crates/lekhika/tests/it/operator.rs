@@ -1,5 +1,7 @@
 //! `lekhika admin ..` against a running platform.
 
+use std::path::Path;
+
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use testkit::wait;
@@ -40,6 +42,28 @@ impl System {
         }
         let text = String::from_utf8(output.stdout).unwrap();
         Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// Neither the check nor the deployment takes a model that no provider has.
+    fn unknown_models_are_named(&self, files: &Path) {
+        let file = files.join("unknown.yaml");
+        for (model, why) in
+            [("sim/nothing", "the provider has no model"), ("openai/gpt-4o", "no executor has the provider")]
+        {
+            std::fs::write(&file, FLOW.replace("sim/instant", model)).unwrap();
+            let refused = self.operate(&["deploy", file.to_str().unwrap()]).unwrap_err();
+            let checked = lekhika()
+                .args(["flow", "validate"])
+                .arg(&file)
+                .args(["--server", self.facts["adminUrl"].as_str().unwrap()])
+                .env("LEKHIKA_ADMIN_TOKEN", self.facts["adminToken"].as_str().unwrap())
+                .output()
+                .unwrap();
+
+            let complaint = String::from_utf8(checked.stderr).unwrap();
+            assert!(!checked.status.success() && complaint.contains(why) && complaint.contains(model), "{complaint}");
+            assert!(refused.contains(why) && refused.contains("/nodes/1/model"), "{refused}");
+        }
     }
 
     fn id_of(&self, arguments: &[&str]) -> String {
@@ -93,6 +117,8 @@ async fn an_operator_sets_a_user_up_and_takes_it_all_away_again() {
     let made = made.unwrap();
     let key = made["key"].as_str().unwrap();
 
+    system.unknown_models_are_named(files.path());
+    assert_eq!(deployed["warnings"], json!([]));
     assert!(level.starts_with("lvl_") && user.starts_with("usr_"));
     let (foreign, _) = system.execute_as(key, "https://other.example").await;
     let (accepted, execution) = system.execute_as(key, "https://shop.example").await;

@@ -134,13 +134,14 @@ const STATUS: [(&str, &str); 5] = [
     ("LEKHIKA_FAILPOINT", "intake.before_lunch"),
 ];
 
-const EXECUTOR: [(&str, &str); 8] = [
+const EXECUTOR: [(&str, &str); 9] = [
     ("LEKHIKA_STATUS_URLS", "status:9000"),
     ("LEKHIKA_OBJECT_STORE", "ftp://files"),
     ("LEKHIKA_S3_ENDPOINT", "store:7070"),
     ("LEKHIKA_SLOTS", "0"),
     ("LEKHIKA_DRAIN_GRACE_MS", "soon"),
     ("LEKHIKA_CALL_TIMEOUT_MS", "-1"),
+    ("LEKHIKA_STORE_PATIENCE_MS", "long"),
     ("LEKHIKA_OPENAI_BASE_URL", "localhost:11434"),
     ("LEKHIKA_SIMULATOR_URL", "simulator"),
 ];

@@ -3,9 +3,9 @@
 use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body_util::Full;
 use hyper::body::Incoming;
-use serde::Deserialize;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Shared, answer::Answer, failure, headers, request};
@@ -233,30 +233,16 @@ async fn read_body(open: &mut Open, limit: usize, idle: Duration) -> Result<Byte
     }
 }
 
-/// `GET /v1/models`.
-pub(super) async fn list_models(shared: &Shared) -> Result<Vec<String>, ProviderError> {
-    #[derive(Deserialize)]
-    struct List {
-        data: Vec<Model>,
-    }
-    #[derive(Deserialize)]
-    struct Model {
-        id: String,
-    }
-
-    let sent = shared.transport.send(|| shared.models());
+/// A request that is no model call: the whole body of its answer.
+pub(super) async fn fetch(shared: &Shared, request: impl Fn() -> Request<Full<Bytes>>) -> Result<Bytes, ProviderError> {
+    let sent = shared.transport.send(request);
     let (wire, response) = in_time(timeout(shared.timeouts.idle, sent).await, "first_byte_timeout")??;
     if response.status() != http::StatusCode::OK {
         return Err(refused(shared, wire, response).await);
     }
-    let request_id = headers::request_id(response.headers());
     let mut open =
         Open { wire, body: response.into_body(), parser: SseParser::default(), first_byte_by: None, is_stream: false };
     let body = read_body(&mut open, MAX_BODY, shared.timeouts.idle).await?;
     shared.transport.keep(open.wire);
-    let list: List = serde_json::from_slice(&body).map_err(|error| ProviderError {
-        request_id,
-        ..ProviderError::network("unexpected_answer", error.to_string())
-    })?;
-    Ok(list.data.into_iter().map(|model| model.id).collect())
+    Ok(body)
 }

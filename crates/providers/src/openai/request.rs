@@ -96,9 +96,9 @@ impl Shared {
         request
     }
 
-    /// The HTTP request for the list of models.
-    pub(super) fn models(&self) -> Request<Full<Bytes>> {
-        let mut request = self.request(Method::GET, &self.models_path, Bytes::new());
+    /// A question that is no model call.
+    pub(super) fn get(&self, path: &http::Uri) -> Request<Full<Bytes>> {
+        let mut request = self.request(Method::GET, path, Bytes::new());
         request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         request
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use providers::{LanguageModel as _, ModelEvent, simulator::SimulatorConfig};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{FAST, System, ask, request, soon, until};
 
@@ -113,6 +114,43 @@ async fn a_kept_connection_that_the_provider_closed_is_replaced() {
     for _ in 0..5 {
         assert_eq!(ask(&model, request("m")).await.error, None);
     }
+}
+
+/// Answers each connection's first call, thinks about the second for longer than a close can cross a request, and hangs up.
+async fn forgetful() -> Proxy {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = connections.clone();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut request = vec![0; 64 * 1024];
+                assert!(client.read(&mut request).await.unwrap() > 0);
+                let body = "data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+                let head = format!("content-type: text/event-stream\r\ncontent-length: {}", body.len());
+                client.write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
+                assert!(client.read(&mut request).await.unwrap() > 0);
+                // Sleeps: the time is what tells a call that was lost from a close that crossed it.
+                tokio::time::sleep(Duration::from_millis(1_200)).await;
+            });
+        }
+    });
+    Proxy { address, connections, _system: System::start().await }
+}
+
+#[tokio::test]
+async fn a_call_that_the_provider_had_and_lost_is_not_asked_again_behind_our_back() {
+    let provider = forgetful().await;
+    let timeouts = providers::Timeouts { first_byte: Duration::from_secs(10), idle: Duration::from_secs(10), ..FAST };
+    let model = crate::support::connect(provider.address, providers::openai::Dialect::default(), timeouts);
+    assert_eq!(ask(&model, request("m")).await.error, None);
+
+    let lost = ask(&model, request("m")).await.error.unwrap();
+
+    assert_eq!(lost.provider_code.as_deref(), Some("connection_lost"));
+    assert_eq!(provider.connections(), 1);
 }
 
 struct Proxy {

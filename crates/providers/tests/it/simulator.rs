@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use providers::{ChatRequest, FinishReason, JsonMode, Message, simulator::SimulatorConfig};
+use providers::{ChatRequest, FinishReason, JsonMode, LanguageModel as _, Message, simulator::SimulatorConfig};
 use serde_json::{Value, json};
 
 use crate::support::{FAST, System, ask, request};
@@ -126,6 +126,8 @@ async fn models_are_listed_and_known() {
     assert_eq!(system.get("/v1/models/sim/fault-F08").await["id"], "sim/fault-F08");
     assert!(providers::simulator::knows_model("sim/gate-x-after-3"));
     assert!(!providers::simulator::knows_model("sim/other"));
+    let named = ["instant", "sim/fault-F08", "gate-any/thing", "nothing", "a b/ö?x=1#y"].map(ToOwned::to_owned);
+    assert_eq!(system.model.missing(named.to_vec()).await.unwrap(), ["nothing", "a b/ö?x=1#y"]);
 }
 
 #[tokio::test]

@@ -1,12 +1,15 @@
 //! What operators write, by way of the gateway's admin listener.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use actix_web::web;
 use domain::{EngineId, KeyId, LevelId, UserId};
-use protocol::operate::{
-    Assign, Assigned, Created, Deploy, Deployed, ExecutorView, Invariants, PutKey, PutLevel, PutUser, RevokeKey,
-    RotateKey, SetEngine,
+use protocol::{
+    control::Availability,
+    operate::{
+        Assign, Assigned, Created, Deploy, Deployed, ExecutorView, FindModels, Invariants, PutKey, PutLevel, PutUser,
+        RevokeKey, RotateKey, SetEngine,
+    },
 };
 
 use super::{RouteError, leading};
@@ -18,6 +21,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .route("/admin/users", web::post().to(user))
         .route("/admin/engines/deploy", web::post().to(deploy))
         .route("/admin/engines/set", web::post().to(set_engine))
+        .route("/admin/models", web::post().to(models))
         .route("/admin/assignments", web::post().to(assign))
         .route("/admin/keys", web::post().to(key))
         .route("/admin/keys/rotate", web::post().to(rotate))
@@ -52,6 +56,16 @@ async fn deploy(status: web::Data<Status>, request: web::Json<Deploy>) -> Result
     let term = leading(&status).await?;
     let mut conn = status.connection().await?;
     Ok(web::Json(storage::admin::deploy(&mut conn, term.number, &request).await?))
+}
+
+async fn models(
+    status: web::Data<Status>,
+    request: web::Json<FindModels>,
+) -> Result<web::Json<BTreeMap<String, Availability>>, RouteError> {
+    let mut conn = status.connection().await?;
+    let executors = storage::executors::alive(&mut conn).await?;
+    drop(conn);
+    Ok(web::Json(crate::models::find(&status, request.into_inner().models, executors).await))
 }
 
 async fn set_engine(

@@ -111,9 +111,18 @@ impl Schedule {
     pub fn run(&mut self, job: Job) {
         self.remove(job.id);
         self.fair.restore(job.user, job.engine, job.share, job.tag);
+        self.fair.released(job.tag);
         self.owner(job.user).active += 1;
         self.running += 1;
         self.entries.insert(job.id, Entry { job, place: Place::Running });
+    }
+
+    /// Everything that the ledger has is here: virtual time goes on where the queue begins, so that whoever comes now is not
+    /// before all who wait.
+    pub fn restored(&mut self) {
+        if let Some(first) = self.ranked.first() {
+            self.fair.released(first.tag);
+        }
     }
 
     /// Takes up to `count` executions for release, in order of rank.

@@ -55,6 +55,31 @@ fn nobodys_hundredth_job_precedes_anothers_first() {
 }
 
 #[test]
+fn after_a_restart_a_newcomer_is_not_before_everybody_who_waits() {
+    for running in [0, 1] {
+        let mut before = Bench::new(1);
+        let busy = [UserId::generate(), UserId::generate()];
+        let jobs: Vec<_> = (0..40).map(|at| before.submit(busy[at % 2], 1.0, None)).collect();
+        for _ in 0..20 {
+            before.run_one();
+        }
+        let mut after = Bench::new(1);
+        for (at, id) in jobs[20..].iter().enumerate() {
+            let job = before.schedule.entries[id].job;
+            if at < running { after.schedule.run(job) } else { after.schedule.queue(job, None) }
+        }
+        after.schedule.restored();
+        after.next = before.next;
+
+        let newcomer = UserId::generate();
+        let news: Vec<_> = (0..5).map(|_| after.submit(newcomer, 1.0, None)).collect();
+
+        assert!(after.position(news[0]) <= Some(3), "{:?}", after.position(news[0]));
+        assert!(after.position(news[4]) >= Some(12), "{:?}", after.position(news[4]));
+    }
+}
+
+#[test]
 fn low_priority_gets_its_turn_beside_an_endless_stream_of_urgent_work() {
     let mut bench = Bench::new(1);
     let (low, urgent) = (UserId::generate(), UserId::generate());
