@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing::Instrument as _;
 
-use crate::{attempt, halt::Halt, reporter::chain, service::Executor};
+use crate::{attempt, halt::Halt, service::Executor};
 
 /// How many executions one request asks for at most.
 const MOST: usize = 256;
@@ -104,10 +104,10 @@ async fn ask(executor: &Executor, request: &ClaimRequest) -> Option<ClaimRespons
         match executor.claims.post_json(CLAIMS_PATH, request, ANSWER_WITHIN).await {
             Ok(answer) => return Some(answer),
             Err(error) if !error.is_retryable() || began.elapsed() > GIVE_UP_AFTER => {
-                tracing::warn!(error = %chain(&error), "a claim is given up");
+                tracing::warn!(error = %service::chain(&error), "a claim is given up");
                 return None;
             }
-            Err(error) => tracing::debug!(error = %chain(&error), "a claim is repeated"),
+            Err(error) => tracing::debug!(error = %service::chain(&error), "a claim is repeated"),
         }
         sleep(REPEAT_AFTER).await;
     }

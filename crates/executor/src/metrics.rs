@@ -1,6 +1,7 @@
 //! What an executor counts. Names, units and meanings are here and nowhere else.
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use service::metrics::made;
 
 /// The metrics of one executor process. Counters start at 0; no ids are labels.
 #[derive(Debug, Clone)]
@@ -31,17 +32,17 @@ pub(crate) const FINISHES: [&str; 6] = ["completed", "failed", "cancelled", "giv
 
 impl Metrics {
     pub(crate) fn new(registry: &Registry) -> Self {
-        let gauge = |name: &str, help: &str| register(registry, IntGauge::new(name, help));
-        let counter = |name: &str, help: &str| register(registry, IntCounter::new(name, help));
+        let gauge = |name: &str, help: &str| made(registry, IntGauge::new(name, help));
+        let counter = |name: &str, help: &str| made(registry, IntCounter::new(name, help));
         let by = |name: &str, help: &str, label: &str, values: &[&str]| {
-            let vector = register(registry, IntCounterVec::new(Opts::new(name, help), &[label]));
+            let vector = made(registry, IntCounterVec::new(Opts::new(name, help), &[label]));
             for value in values {
                 let _starts_at_zero = vector.with_label_values(&[*value]);
             }
             vector
         };
         let histogram = |name: &str, help: &str, buckets: Vec<f64>| {
-            register(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
+            made(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
         };
         Self {
             slots: gauge("lekhika_executor_slots", "Executions this executor takes at once"),
@@ -77,12 +78,4 @@ impl Metrics {
             ),
         }
     }
-}
-
-/// Names and help texts are literals of this file: a metric that cannot be made is a mistake found by the first test.
-#[expect(clippy::expect_used, reason = "start-up invariant")]
-fn register<M: prometheus::core::Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<M>) -> M {
-    let metric = made.expect("a metric's name and help are valid");
-    service::metrics::register(registry, metric.clone());
-    metric
 }

@@ -6,7 +6,7 @@ use protocol::claim::{RENEW_EVERY_MS, RENEWALS_PATH, Renewal, RenewalResponse};
 use tokio::time::{Instant, sleep_until};
 use tracing::Instrument as _;
 
-use crate::{reporter::chain, service::Executor};
+use crate::service::Executor;
 
 /// How long one renewal may take: less than its period, so that a lost one is repeated well within the lease.
 const ANSWER_WITHIN: Duration = Duration::from_millis(900);
@@ -29,7 +29,7 @@ pub(crate) async fn run(executor: Arc<Executor>) {
             Err(error) => {
                 executor.metrics.renewals_failed.inc();
                 if !failing {
-                    tracing::warn!(error = %chain(&error), "a renewal has no answer; it is repeated");
+                    tracing::warn!(error = %service::chain(&error), "a renewal has no answer; it is repeated");
                 }
                 failing = true;
                 Instant::now() + REPEAT_AFTER
@@ -44,7 +44,7 @@ pub(crate) async fn run(executor: Arc<Executor>) {
     let goodbye = executor.renewals.post_json(RENEWALS_PATH, &goodbye, GOODBYE_WITHIN);
     let said: Result<RenewalResponse, _> = goodbye.instrument(tracing::info_span!("goodbye")).await;
     if let Err(error) = said {
-        tracing::info!(error = %chain(&error), "the goodbye was not heard; the lease will run out");
+        tracing::info!(error = %service::chain(&error), "the goodbye was not heard; the lease will run out");
     }
 }
 

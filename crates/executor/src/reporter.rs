@@ -93,7 +93,7 @@ async fn send(executor: &Executor, request: &ReportRequest) -> Sending {
                 executor.metrics.reports_failed.inc();
                 failures += 1;
                 if failures == 1 {
-                    tracing::warn!(error = %chain(&error), "a report has no answer; it is repeated until it has one");
+                    tracing::warn!(error = %service::chain(&error), "a report has no answer; it is repeated until it has one");
                 }
                 wrong = if is_wrong(&error) { wrong + 1 } else { 0 };
                 if wrong >= SPLIT_AFTER {
@@ -155,18 +155,6 @@ fn settle(executor: &Executor, sent: Vec<Sent>, reports: Vec<Report>, answer: &R
         }
         line.watch(answer.watched.contains(&id));
     }
-}
-
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 use tracing::Instrument as _;
 
-use crate::{reporter::chain, service::Executor};
+use crate::service::Executor;
 
 /// The leader writes several times in this time; silence means that the connection is dead.
 const BEAT_WITHIN: Duration = Duration::from_secs(2);
@@ -38,7 +38,7 @@ async fn hold(executor: &Executor, path: &str) -> bool {
     let mut response = match opened.await {
         Ok(response) => response,
         Err(error) => {
-            tracing::debug!(error = %chain(&error), "no session with the leader");
+            tracing::debug!(error = %service::chain(&error), "no session with the leader");
             return false;
         }
     };

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use domain::{EngineId, ExecutionId, FailureCode, Priority, UserEngineId, VersionId};
 use protocol::{
     identity::Principal,
-    submission::{Idempotency, Parent, QueueBlock, Submission, SubmissionOutcome},
+    submission::{AskReplay, Idempotency, Parent, QueueBlock, REPLAY_PATH, Replay, Submission, SubmissionOutcome},
 };
 use serde_json::{Map, Value, json, value::RawValue};
 use service::{Problem, ProblemCode};
@@ -91,6 +91,24 @@ pub(crate) async fn submit(gateway: &Gateway, caller: &Principal, order: Order) 
         Outcome::NotTaken => Err(failure::unavailable()),
         Outcome::Unknown => Err(may_have_been_accepted(id, keyed)),
     }
+}
+
+/// What was accepted before under the key of a request that would be refused now: a client that missed the first answer must
+/// learn that its execution runs.
+///
+/// # Errors
+/// The refusal when nothing was; 503 when nobody knows.
+pub(crate) async fn replay(
+    gateway: &Gateway,
+    caller: &Principal,
+    idempotency: Option<Idempotency>,
+    refusal: Problem,
+) -> Result<Accepted, Problem> {
+    let Some(idempotency) = idempotency else { return Err(refusal) };
+    let question = AskReplay { user_id: caller.user_id, idempotency };
+    let known: Option<Replay> = gateway.ask(REPLAY_PATH, &question).await.map_err(|error| failure::internal(&error))?;
+    let Some(Replay { execution_id: id, engine_id, version_id, created_at }) = known else { return Err(refusal) };
+    Ok(Accepted { id, engine_id, version_id, created_at, queue: None, replayed: true })
 }
 
 fn settled(accepted: Accepted, outcome: SubmissionOutcome) -> Result<Accepted, Problem> {

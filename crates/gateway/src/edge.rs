@@ -11,7 +11,7 @@ use actix_web::{
     dev::{ServiceRequest, ServiceResponse},
     error::InternalError,
     http::{
-        Method, StatusCode,
+        Method,
         header::{self, HeaderMap, HeaderName, HeaderValue},
     },
     middleware::Next,
@@ -24,7 +24,6 @@ use tracing::Instrument as _;
 
 use crate::{limits::Budget, service::Gateway};
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const ALLOWED_HEADERS: &str = "authorization, x-api-key, apikey, content-type, idempotency-key, if-none-match, prefer, \
                                last-event-id, traceparent";
 const EXPOSED_HEADERS: &str = "location, retry-after, ratelimit, ratelimit-policy, x-request-id, idempotency-replayed, link, etag, \
@@ -63,9 +62,8 @@ pub(crate) async fn surround(
     if let Some(gateway) = gateway {
         gateway.metrics.answered(&route, response.status().as_u16());
     }
-    let instance = response.request().path().to_owned();
-    finish(&mut response, id, origin);
-    let response = with_problem(response, id, &instance);
+    finish(&mut response, origin);
+    let response = service::edge::complete(response, &id.to_string());
     Ok(if is_head { response.map_body(|_, body| BoxBody::new(Absent(body.size()))) } else { response })
 }
 
@@ -87,14 +85,11 @@ impl MessageBody for Absent {
     }
 }
 
-fn finish(response: &mut ServiceResponse, id: RequestId, origin: Option<HeaderValue>) {
+fn finish(response: &mut ServiceResponse, origin: Option<HeaderValue>) {
     let authorised = response.request().extensions().get::<Authorised>().is_some();
     let budget = response.request().extensions().get::<Budget>().copied();
     let failed = response.status().is_client_error() || response.status().is_server_error();
     let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::try_from(id.to_string()) {
-        headers.insert(REQUEST_ID, value);
-    }
     if let Some(budget) = budget {
         for (name, value) in [("ratelimit-policy", budget.policy()), ("ratelimit", budget.state())] {
             if let Ok(value) = HeaderValue::try_from(value) {
@@ -119,44 +114,6 @@ fn finish(response: &mut ServiceResponse, id: RequestId, origin: Option<HeaderVa
 
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
     headers.insert(name, HeaderValue::from_static(value));
-}
-
-/// Adds the request's id and path to a problem, and makes one of an error that the framework answered by itself.
-fn with_problem(response: ServiceResponse, id: RequestId, instance: &str) -> ServiceResponse {
-    let made = response.response().extensions().get::<Problem>().cloned();
-    let failed = response.status().is_client_error() || response.status().is_server_error();
-    let plain = failed
-        && response.headers().get(header::CONTENT_TYPE).is_none_or(|value| value != service::problem::CONTENT_TYPE);
-    let problem = match made {
-        Some(problem) => problem,
-        None if plain => Problem::new(code_of(response.status())),
-        None => return response,
-    };
-    let problem = problem.instance(instance).request_id(id.to_string());
-    let mut answer = problem.error_response();
-    for name in response.headers().keys() {
-        if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH {
-            answer.headers_mut().remove(name);
-        }
-    }
-    for (name, value) in response.headers() {
-        if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH {
-            answer.headers_mut().append(name.clone(), value.clone());
-        }
-    }
-    response.into_response(answer)
-}
-
-fn code_of(status: StatusCode) -> ProblemCode {
-    match status.as_u16() {
-        404 => ProblemCode::NotFound,
-        405 => ProblemCode::MethodNotAllowed,
-        413 => ProblemCode::PayloadTooLarge,
-        415 => ProblemCode::UnsupportedMediaType,
-        503 => ProblemCode::Unavailable,
-        500.. => ProblemCode::Internal,
-        _ => ProblemCode::InvalidRequest,
-    }
 }
 
 /// The answer of a handler that failed: a problem which the edge completes.
@@ -185,33 +142,4 @@ pub(crate) fn wrong_method(allow: &str) -> HttpResponse {
         response.headers_mut().insert(header::ALLOW, value);
     }
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use actix_web::test::TestRequest;
-
-    #[test]
-    fn a_framework_error_becomes_a_problem_and_repeated_headers_stay() {
-        let mut plain = HttpResponse::BadGateway();
-        plain.append_header((header::SET_COOKIE, "a=1")).append_header((header::SET_COOKIE, "b=2"));
-        let response = TestRequest::default().to_srv_response(plain.body("a stack trace"));
-
-        let response = with_problem(response, RequestId::generate(), "/v1/x");
-
-        assert_eq!(response.headers().get(header::CONTENT_TYPE).unwrap(), service::problem::CONTENT_TYPE);
-        assert_eq!(response.headers().get_all(header::SET_COOKIE).count(), 2);
-        assert_eq!(response.status(), 500);
-    }
-
-    #[test]
-    fn a_problem_keeps_its_own_headers_once() {
-        let problem = Problem::new(ProblemCode::Unavailable).retry_after(std::time::Duration::from_secs(2));
-        let response = TestRequest::default().to_srv_response(problem_response(problem));
-
-        let response = with_problem(response, RequestId::generate(), "/v1/x");
-
-        assert_eq!(response.headers().get_all(header::RETRY_AFTER).count(), 1);
-    }
 }

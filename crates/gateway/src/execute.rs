@@ -1,12 +1,14 @@
 //! `POST /v1/engines/{engine}/execute`: from a body to a submission to a 202.
 
+use std::sync::Arc;
+
 use actix_web::{HttpRequest, HttpResponse, web};
-use protocol::identity::ResolvedEngine;
-use serde_json::{Map, json, value::RawValue};
+use protocol::identity::{Principal, ResolvedEngine};
+use serde_json::{Map, Value, json, value::RawValue};
 use service::{Problem, ProblemCode};
 
 use crate::{
-    accept::{self, Answer, Dialect, Order},
+    accept::{self, Accepted, Answer, Dialect, Order},
     body::Posted,
     edge::problem_response,
     form,
@@ -43,23 +45,56 @@ pub(crate) async fn run(
 ) -> Result<HttpResponse, Problem> {
     let Posted { caller, body } = posted;
     let keyed = Keyed::read(request, &body)?;
+    let accepted = match checked(gateway, &caller, body, engine).await {
+        Ok((engine, options, input)) if options.validate_only => {
+            return Ok(HttpResponse::Ok().json(json!({
+                "valid": true, "engineId": engine.engine_id, "engineVersionId": engine.version_id, "input": input,
+            })));
+        }
+        Ok((engine, options, input)) => {
+            let order = order(&engine, options, input, keyed);
+            accept::submit(gateway, &caller, order).await?
+        }
+        Err(refusal) => before(gateway, &caller, engine, keyed, refusal).await?,
+    };
+    let answer = Answer { dialect, wait: wait::preferred(request), extra: Map::new() };
+    Ok(accepted.answer(gateway, &caller, answer).await)
+}
+
+/// Everything that is checked before a submission.
+async fn checked(
+    gateway: &Gateway,
+    caller: &Principal,
+    body: Value,
+    engine: &str,
+) -> Result<(Arc<ResolvedEngine>, Options, Box<RawValue>), Problem> {
     let options = Options::read(body, &caller.level)?;
-    let engine = gateway.engines.resolve(&caller, engine, options.version).await?;
+    let engine = gateway.engines.resolve(caller, engine, options.version).await?;
     if !engine.enabled {
         return Err(Problem::new(ProblemCode::EngineDisabled));
     }
     let flow = gateway.engines.compiled(&engine).await?;
     let input = form::check(&flow, &options.input.value, options.input.name)?;
-    if options.validate_only {
-        return Ok(HttpResponse::Ok().json(json!({
-            "valid": true, "engineId": engine.engine_id, "engineVersionId": engine.version_id, "input": input,
-        })));
-    }
     let input = serde_json::value::to_raw_value(&input).map_err(|_unwritable| Problem::new(ProblemCode::Internal))?;
-    let order = order(&engine, options, input, keyed);
-    let accepted = accept::submit(gateway, &caller, order).await?;
-    let answer = Answer { dialect, wait: wait::preferred(request), extra: Map::new() };
-    Ok(accepted.answer(gateway, &caller, answer).await)
+    Ok((engine, options, input))
+}
+
+/// What was accepted before, if the engine that its key belongs to is still the caller's.
+async fn before(
+    gateway: &Gateway,
+    caller: &Principal,
+    engine: &str,
+    keyed: Option<Keyed>,
+    refusal: Problem,
+) -> Result<Accepted, Problem> {
+    let Some(keyed) = keyed else { return Err(refusal) };
+    let Ok(engine) = gateway.engines.resolve(caller, engine, None).await else { return Err(refusal) };
+    accept::replay(gateway, caller, Some(keyed.within(route(&engine))), refusal).await
+}
+
+/// The scope of a key.
+fn route(engine: &ResolvedEngine) -> String {
+    format!("execute/{}", engine.engine_id)
 }
 
 fn order(engine: &ResolvedEngine, options: Options, input: Box<RawValue>, keyed: Option<Keyed>) -> Order {
@@ -73,7 +108,7 @@ fn order(engine: &ResolvedEngine, options: Options, input: Box<RawValue>, keyed:
         end_user: options.end_user,
         deadline_ms: options.deadline_ms,
         queue_ttl_ms: options.queue_ttl_ms,
-        idempotency: keyed.map(|keyed| keyed.within(format!("execute/{}", engine.engine_id))),
+        idempotency: keyed.map(|keyed| keyed.within(route(engine))),
         parent: None,
     }
 }

@@ -16,7 +16,7 @@ use service::{Problem, ProblemCode};
 use crate::{
     accept::Dialect,
     auth::Caller,
-    body::Posted,
+    body::{Fields, Posted},
     edge::problem_response,
     engines, execute,
     executions::{self, subject},
@@ -146,19 +146,29 @@ async fn resume(
 ) -> HttpResponse {
     let result = async {
         let Posted { caller, body } = posted;
-        let id = body.get("executionId").and_then(Value::as_str).ok_or_else(|| {
-            let problem = Problem::new(ProblemCode::InvalidRequest).detail("name the execution to resume");
-            problem.field("/executionId", "required", "is missing")
-        })?;
+        let id = named(body)?;
         let resolved = gateway.engines.resolve(&caller, &engine, None).await?;
-        let view = executions::read(&gateway, &caller, subject(&caller, id)?.execution_id).await?;
+        let view = executions::read(&gateway, &caller, subject(&caller, &id)?.execution_id).await?;
         if view.engine_id != resolved.engine_id {
             return Err(failure::not_found("execution"));
         }
         let empty = Posted { caller, body: json!({}) };
-        Box::pin(restart::again(&gateway, empty, id, &request, Way::Resume, Dialect::Legacy)).await
+        Box::pin(restart::again(&gateway, empty, &id, &request, Way::Resume, Dialect::Legacy)).await
     };
     result.await.unwrap_or_else(problem_response)
+}
+
+/// The execution that a body names, and nothing else.
+fn named(body: Value) -> Result<String, Problem> {
+    let is_there = body.get("executionId").is_some_and(|id| !id.is_null());
+    let mut fields = Fields::of(body);
+    let id: Option<String> = fields.take("executionId", "invalid");
+    fields.known()?;
+    if !is_there {
+        fields.wrong("/executionId", "required", "is missing");
+    }
+    fields.end()?;
+    id.ok_or_else(|| Problem::new(ProblemCode::InvalidInput))
 }
 
 async fn stats(gateway: web::Data<Gateway>, caller: Caller) -> HttpResponse {

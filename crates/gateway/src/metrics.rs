@@ -1,6 +1,7 @@
 //! What a gateway counts. Names, units and meanings are here and nowhere else.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use service::metrics::made;
 
 /// The metrics of one gateway process. Routes are templates; no ids are labels.
 #[derive(Debug, Clone)]
@@ -15,13 +16,13 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn new(registry: &Registry) -> Self {
-        let counter = |name: &str, help: &str| register(registry, IntCounter::new(name, help));
+        let counter = |name: &str, help: &str| made(registry, IntCounter::new(name, help));
         Self {
-            requests: register(
+            requests: made(
                 registry,
                 IntCounterVec::new(Opts::new("lekhika_http_requests_total", "Requests answered"), &["route", "class"]),
             ),
-            subscribers: register(registry, IntGauge::new("lekhika_event_streams", "Open event streams")),
+            subscribers: made(registry, IntGauge::new("lekhika_event_streams", "Open event streams")),
             events: counter("lekhika_events_delivered_total", "Events written to streams"),
             fetches: counter("lekhika_event_fetches_total", "Look-ups of events that were missed"),
             submissions: counter("lekhika_submissions_published_total", "Submissions handed to the broker"),
@@ -42,12 +43,4 @@ impl Metrics {
         };
         self.requests.with_label_values(&[route, class]).inc();
     }
-}
-
-/// Names and help texts are literals of this file: a metric that cannot be made is a mistake found by the first test.
-#[expect(clippy::expect_used, reason = "start-up invariant")]
-fn register<M: prometheus::core::Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<M>) -> M {
-    let metric = made.expect("a metric's name and help are valid");
-    service::metrics::register(registry, metric.clone());
-    metric
 }

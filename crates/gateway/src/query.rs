@@ -3,6 +3,8 @@
 use actix_web::HttpRequest;
 use service::{Problem, ProblemCode};
 
+use crate::pointer::{self, Step};
+
 /// Parameters of a request at most.
 const PARAMETERS: usize = 64;
 
@@ -42,7 +44,8 @@ pub(crate) fn flag(request: &HttpRequest, wanted: &str) -> Result<bool, Problem>
 /// A parameter that cannot be read.
 pub(crate) fn wrong(name: &str, detail: &str) -> Problem {
     let name: String = name.chars().take(100).map(|c| if c == '\0' { '\u{fffd}' } else { c }).collect();
-    Problem::new(ProblemCode::InvalidRequest).detail(format!("`{name}` {detail}")).field(name, "invalid", detail)
+    let place = pointer::render(&[Step::Name("query"), Step::Name(&name)]);
+    Problem::new(ProblemCode::InvalidRequest).detail(format!("`{name}` {detail}")).field(place, "invalid", detail)
 }
 
 /// A parameter that is not known here.

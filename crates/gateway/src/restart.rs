@@ -69,12 +69,18 @@ pub(crate) async fn again(
     let subject = subject(&caller, id)?;
     let answer: Found<Source> = gateway.ask(SOURCE_PATH, &subject).await.map_err(|error| failure::internal(&error))?;
     let source = found(answer)?;
-    if way == Way::Resume {
-        resumable(source.state)?;
-    }
-    let input = checked(gateway, &caller, &source, input).await?;
     let (state, unfinished) = (source.state, source.unfinished_resume);
     let mut extra = extra(&source, way);
+    let input = match checked(gateway, &caller, &source, input, way).await {
+        Ok(input) => input,
+        Err(refusal) => {
+            let idempotency = keyed.map(|keyed| keyed.within(route(&source, way)));
+            let accepted = accept::replay(gateway, &caller, idempotency, refusal).await?;
+            return Ok(accepted
+                .answer(gateway, &caller, Answer { dialect, wait: wait::preferred(request), extra })
+                .await);
+        }
+    };
     let parent = Parent { execution_id: source.execution_id, inherit: way == Way::Resume, parallel };
     let order = order(&caller, source, input, keyed, parent);
     let accepted = accept::submit(gateway, &caller, order).await.map_err(|problem| match unfinished {
@@ -119,7 +125,11 @@ async fn checked(
     caller: &Principal,
     source: &Source,
     input: Option<Input>,
+    way: Way,
 ) -> Result<Box<RawValue>, Problem> {
+    if way == Way::Resume {
+        resumable(source.state)?;
+    }
     let engine = gateway.engines.resolve(caller, &source.engine_id.to_string(), Some(source.version_id)).await?;
     if !engine.enabled {
         return Err(Problem::new(ProblemCode::EngineDisabled));
@@ -131,8 +141,7 @@ async fn checked(
 }
 
 fn order(caller: &Principal, source: Source, input: Box<RawValue>, keyed: Option<Keyed>, parent: Parent) -> Order {
-    let word = if parent.inherit { "resume" } else { "restart" };
-    let route = format!("{word}/{}", source.execution_id);
+    let route = route(&source, if parent.inherit { Way::Resume } else { Way::Restart });
     Order {
         engine_id: source.engine_id,
         user_engine_id: source.user_engine_id,
@@ -147,6 +156,15 @@ fn order(caller: &Principal, source: Source, input: Box<RawValue>, keyed: Option
         idempotency: keyed.map(|keyed| keyed.within(route)),
         parent: Some(parent),
     }
+}
+
+/// The scope of a key.
+fn route(source: &Source, way: Way) -> String {
+    let word = match way {
+        Way::Restart => "restart",
+        Way::Resume => "resume",
+    };
+    format!("{word}/{}", source.execution_id)
 }
 
 /// What the answer says beyond that of a submission.

@@ -9,7 +9,7 @@ use protocol::{
 use service::Problem;
 
 use crate::{
-    auth::Caller,
+    body::{Fields, Posted},
     edge::problem_response,
     executions::{self, found, subject},
     failure, query,
@@ -27,11 +27,14 @@ pub(crate) fn routes() -> Vec<Entry> {
 
 async fn stop(
     gateway: web::Data<Gateway>,
-    caller: Caller,
+    posted: Posted,
     id: web::Path<String>,
     request: HttpRequest,
 ) -> HttpResponse {
+    let Posted { caller, body } = posted;
     let result = async {
+        // There is nothing to say in a body: `force` is a parameter, and must not be lost in silence.
+        Fields::of(body).known()?;
         let force = query::flag(&request, "force")?;
         ask(&gateway, &caller, &id, force).await
     };

@@ -111,7 +111,7 @@ impl AdminClient {
     /// # Errors
     /// When no HTTP client can be made.
     pub fn new(base: &str, token: SecretString) -> anyhow::Result<Self> {
-        let http = service::http_client::build(&service::http_client::ClientConfig::default())?;
+        let http = service::http_client::build(&service::http_client::ClientConfig::reaching(base))?;
         Ok(Self { base: base.trim_end_matches('/').to_owned(), token, http })
     }
 

@@ -208,7 +208,7 @@ pub enum AdminCommand {
         #[arg(long, value_enum, default_value_t = RoleArgument::Operator)]
         role: RoleArgument,
         /// How long it lives, in hours.
-        #[arg(long, default_value_t = 12)]
+        #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=8760))]
         hours: u32,
     },
     /// Makes or changes a level.
@@ -272,6 +272,12 @@ pub enum AdminCommand {
         /// Only this state.
         #[arg(long)]
         status: Option<String>,
+        /// At most so many, 1 to 100.
+        #[arg(long)]
+        page_size: Option<u32>,
+        /// Where an earlier answer's `nextPageToken` leads.
+        #[arg(long)]
+        page_token: Option<String>,
     },
     /// Lists the executors.
     Executors,

@@ -54,7 +54,7 @@ fn connect(arguments: &ClientArguments) -> anyhow::Result<ApiClient> {
 }
 
 async fn health(url: &str) -> anyhow::Result<()> {
-    let http = service::http_client::build(&service::http_client::ClientConfig::default())?;
+    let http = service::http_client::build(&service::http_client::ClientConfig::reaching(url))?;
     let response = http.get(url).send().await.with_context(|| format!("`{url}` cannot be reached"))?;
     anyhow::ensure!(response.status().is_success(), "`{url}` answers {}", response.status());
     Ok(())

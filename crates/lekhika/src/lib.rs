@@ -2,7 +2,8 @@
 //!
 //! Read in this order: `cli` (what can be asked for), `commands` (who answers), `roles` (one service per process),
 //! `dev` (all in one process), `stack` (all as processes of one machine), `client`, `operator`, `flow`; below them
-//! `bootstrap` (what a new platform needs), `refusal` (an answer that is none) and `signals` (being told to end).
+//! `bootstrap` (what a new platform needs), `refusal` (an answer that is none) and `signals` (being told to
+//! end), `limits` (of the operating system).
 
 pub mod bootstrap;
 pub mod cli;
@@ -10,6 +11,7 @@ pub mod client;
 pub mod commands;
 pub mod dev;
 pub mod flow;
+pub mod limits;
 pub mod operator;
 pub mod refusal;
 pub mod roles;

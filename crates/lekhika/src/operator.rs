@@ -74,9 +74,11 @@ async fn ask(client: &AdminClient, command: AdminCommand) -> anyhow::Result<Valu
             client.post(&format!("/engines/{}/{word}", segment(&engine)), &json!({})).await
         }
         AdminCommand::Key { command } => key(client, command).await,
-        AdminCommand::Executions { status } => {
+        AdminCommand::Executions { status, page_size, page_token } => {
             let mut query = url::form_urlencoded::Serializer::new(String::new());
             query.extend_pairs(status.map(|status| ("status", status)));
+            query.extend_pairs(page_size.map(|size| ("pageSize", size.to_string())));
+            query.extend_pairs(page_token.map(|token| ("pageToken", token)));
             client.get(&format!("/executions?{}", query.finish())).await
         }
         AdminCommand::Executors => client.get("/executors").await,
@@ -106,6 +108,9 @@ async fn key(client: &AdminClient, command: KeyCommand) -> anyhow::Result<Value>
             let grace = u64::from(grace_hours) * 3_600_000;
             client.post(&format!("/keys/{}/rotate", segment(&id)), &json!({ "graceMs": grace })).await
         }
-        KeyCommand::Revoke { id } => client.post(&format!("/keys/{}/revoke", segment(&id)), &json!({})).await,
+        KeyCommand::Revoke { id } => {
+            client.post(&format!("/keys/{}/revoke", segment(&id)), &json!({})).await?;
+            Ok(json!({ "revoked": id }))
+        }
     }
 }

@@ -122,7 +122,7 @@ impl Stack {
 
     /// Ready means that work would run: every process says so of itself, so one of an earlier run is not counted.
     async fn ready(&mut self) -> anyhow::Result<()> {
-        let http = service::http_client::build(&service::http_client::ClientConfig::default())?;
+        let http = service::http_client::build(&service::http_client::ClientConfig::reaching("http://127.0.0.1"))?;
         let deadline = tokio::time::Instant::now() + UP_WITHIN;
         for member in &mut self.members {
             while let Err(reason) = member.ready(&http).await {

@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 
 use crate::TraceContext;
 
+/// What was accepted under an Idempotency-Key, if anything was; answers `Option<`[`Replay`]`>` to [`AskReplay`].
+pub const REPLAY_PATH: &str = "/internal/v1/executions/replay";
+
 /// The message on `submissions`: under load several ride together.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Submissions {
@@ -138,6 +141,30 @@ pub struct Idempotency {
     pub key: String,
     /// Hexadecimal SHA-256 of the canonical JSON of the body.
     pub body_hash: String,
+}
+
+/// Whether the same request was accepted before.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AskReplay {
+    /// Whose request.
+    pub user_id: UserId,
+    /// The key, and the body that it has to have come with.
+    pub idempotency: Idempotency,
+}
+
+/// An execution that was accepted under an Idempotency-Key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replay {
+    /// The first answer's id.
+    pub execution_id: ExecutionId,
+    /// Its engine.
+    pub engine_id: EngineId,
+    /// Its version.
+    pub version_id: VersionId,
+    /// When it was submitted.
+    pub created_at: DateTime<Utc>,
 }
 
 /// Where an execution comes from.

@@ -13,6 +13,8 @@ pub struct ClientConfig {
     pub pool_idle_timeout: Duration,
     /// How many idle connections are kept per host.
     pub pool_idle_per_host: usize,
+    /// Never through a proxy that the environment names.
+    pub direct: bool,
 }
 
 impl Default for ClientConfig {
@@ -22,6 +24,7 @@ impl Default for ClientConfig {
             total_timeout: Some(Duration::from_secs(30)),
             pool_idle_timeout: Duration::from_secs(30),
             pool_idle_per_host: 64,
+            direct: false,
         }
     }
 }
@@ -31,7 +34,16 @@ impl ClientConfig {
     /// given up long before the shortest of them (a renewal's 900 ms), so that another replica can still be asked.
     #[must_use]
     pub fn internal() -> Self {
-        Self { connect_timeout: Duration::from_millis(300), total_timeout: None, ..Self::default() }
+        Self { connect_timeout: Duration::from_millis(300), total_timeout: None, direct: true, ..Self::default() }
+    }
+
+    /// For requests to one platform: this machine is never reached through a proxy.
+    #[must_use]
+    pub fn reaching(base_url: &str) -> Self {
+        let url = reqwest::Url::parse(base_url).ok();
+        let host = url.as_ref().and_then(|url| url.host_str()).unwrap_or_default().trim_matches(['[', ']']);
+        let local = host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
+        Self { direct: local, ..Self::default() }
     }
 }
 
@@ -56,5 +68,23 @@ pub fn build(config: &ClientConfig) -> Result<reqwest::Client, HttpClientError> 
     if let Some(total) = config.total_timeout {
         builder = builder.timeout(total);
     }
+    if config.direct {
+        builder = builder.no_proxy();
+    }
     builder.build().map_err(HttpClientError)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_is_reached_without_a_proxy() {
+        for local in ["http://127.0.0.1:8080", "http://localhost", "http://[::1]:9/x"] {
+            assert!(ClientConfig::reaching(local).direct, "{local}");
+        }
+        for remote in ["https://books.example", "http://10.0.0.1", "nonsense"] {
+            assert!(!ClientConfig::reaching(remote).direct, "{remote}");
+        }
+    }
 }

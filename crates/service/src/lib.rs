@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows what Lekhika does. In reading order:
 
+mod chain;
 pub mod clock;
 pub mod config;
 pub mod shutdown;
@@ -22,6 +23,7 @@ pub mod metrics;
 mod process_metrics;
 pub mod readiness;
 
+pub use chain::chain;
 pub use clock::{Clock, FakeClock, SystemClock};
 pub use config::{ConfigError, Environment};
 pub use internal_client::{InternalClient, InternalError};

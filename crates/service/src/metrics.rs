@@ -26,6 +26,17 @@ pub fn register(registry: &Registry, metric: impl prometheus::core::Collector + 
     }
 }
 
+/// Registers a metric whose name and help texts are literals.
+///
+/// # Panics
+/// When they are not valid: a mistake that the first test finds.
+#[expect(clippy::expect_used, reason = "start-up invariant")]
+pub fn made<M: prometheus::core::Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> M {
+    let metric = metric.expect("a metric's name and help are valid");
+    register(registry, metric.clone());
+    metric
+}
+
 /// Everything in the registry, in the Prometheus text format.
 #[must_use]
 pub fn text(registry: &Registry) -> String {

@@ -24,12 +24,7 @@ mod write;
 use letters::{Letter, Taken};
 use write::{unstorable, write};
 
-use crate::{
-    leader::{Term, chain},
-    scheduler::Drafts,
-    service::Status,
-    trace,
-};
+use crate::{leader::Term, scheduler::Drafts, service::Status, trace};
 
 /// Messages that may be unsettled at once; each may carry many submissions.
 const PREFETCH: u16 = 64;
@@ -152,7 +147,7 @@ async fn take_in(status: &Arc<Status>, term: &Arc<Term>, letters: Vec<Letter>) {
 }
 
 async fn pause(error: &StorageError) {
-    tracing::warn!(error = %chain(error), "intake waits");
+    tracing::warn!(error = %service::chain(error), "intake waits");
     tokio::time::sleep(RETRY_AFTER).await;
 }
 

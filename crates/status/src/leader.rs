@@ -170,11 +170,11 @@ pub(crate) async fn stand_for_election(status: Arc<Status>) {
         match stood {
             Ok(Election::Won(leadership)) => {
                 if let Err(error) = lead(&status, leadership).await {
-                    tracing::warn!(error = %chain(&error), "not leading");
+                    tracing::warn!(error = %service::chain(&error), "not leading");
                 }
             }
             Ok(Election::Lost(waiting)) => candidate = Some(waiting),
-            Err(error) => tracing::warn!(error = %chain(&error), "not standing for election"),
+            Err(error) => tracing::warn!(error = %service::chain(&error), "not standing for election"),
         }
         tokio::select! {
             () = status.shutdown.drain.cancelled() => return,
@@ -220,6 +220,8 @@ async fn lead(status: &Arc<Status>, leadership: Leadership) -> Result<(), Storag
     }
     status.term.store(None);
     status.metrics.leading.set(0);
+    status.metrics.queued.set(0);
+    status.metrics.running.set(0);
     drop(end);
     for task in tasks {
         // A task of a term that is over has nothing to say; its panic is logged by the runtime.
@@ -274,18 +276,6 @@ async fn rebuild(status: &Arc<Status>, term: &Arc<Term>) -> Result<(), StorageEr
     }
     term.schedule.lock().restored();
     Ok(())
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

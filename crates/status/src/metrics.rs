@@ -1,6 +1,7 @@
 //! What status counts. Names, units and meanings are here and nowhere else.
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
+use service::metrics::made;
 
 /// The metrics of one status process. Counters start at 0; no ids are labels.
 #[derive(Debug, Clone)]
@@ -27,10 +28,10 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn new(registry: &Registry) -> Self {
-        let gauge = |name: &str, help: &str| register(registry, IntGauge::new(name, help));
-        let counter = |name: &str, help: &str| register(registry, IntCounter::new(name, help));
+        let gauge = |name: &str, help: &str| made(registry, IntGauge::new(name, help));
+        let counter = |name: &str, help: &str| made(registry, IntCounter::new(name, help));
         let histogram = |name: &str, help: &str, buckets: Vec<f64>| {
-            register(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
+            made(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
         };
         let sizes = || vec![1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0];
         let seconds = || vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -55,12 +56,4 @@ impl Metrics {
             report_seconds: histogram("lekhika_report_seconds", "Duration of report transactions", seconds()),
         }
     }
-}
-
-/// Names and help texts are literals of this file: a metric that cannot be made is a mistake found by the first test.
-#[expect(clippy::expect_used, reason = "start-up invariant")]
-fn register<M: prometheus::core::Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<M>) -> M {
-    let metric = made.expect("a metric's name and help are valid");
-    service::metrics::register(registry, metric.clone());
-    metric
 }

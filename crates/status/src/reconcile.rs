@@ -13,7 +13,7 @@ use storage::{StorageError, backlog::Unfinished};
 use tokio::sync::Notify;
 
 use crate::{
-    leader::{Term, chain},
+    leader::Term,
     scheduler::{Job, Place},
     service::Status,
 };
@@ -63,7 +63,7 @@ pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
         term.doubts.news.notified().await;
         let ids = term.doubts.take();
         if let Err(error) = reconcile(&status, &term, &ids).await {
-            tracing::warn!(error = %chain(&error), "doubts wait");
+            tracing::warn!(error = %service::chain(&error), "doubts wait");
             ids.into_iter().for_each(|id| term.doubts.doubt(id));
             tokio::time::sleep(RETRY_AFTER).await;
         }

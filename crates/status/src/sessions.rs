@@ -7,11 +7,7 @@ use domain::ExecutorId;
 use protocol::claim::LEASE_MS;
 use tokio::time::Instant;
 
-use crate::{
-    leader::{Term, chain},
-    service::Status,
-    settle,
-};
+use crate::{leader::Term, service::Status, settle};
 
 /// An executor whose session connection ended has this long to come back.
 const RETURN_WITHIN: Duration = Duration::from_millis(400);
@@ -99,7 +95,7 @@ pub(crate) async fn watch(status: Arc<Status>, term: Arc<Term>) {
             }
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "leases cannot be read");
+                tracing::warn!(error = %service::chain(&error), "leases cannot be read");
                 not_before = Instant::now() + grace;
             }
         }

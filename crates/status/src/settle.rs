@@ -7,11 +7,7 @@ use domain::{EventRecord, ExecutionId, State};
 use storage::{StorageError, fence::Loss};
 use tracing::Instrument as _;
 
-use crate::{
-    leader::{Term, chain},
-    leases::Freed,
-    service::Status,
-};
+use crate::{leader::Term, leases::Freed, service::Status};
 
 /// How long a fence waits before it is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -107,7 +103,7 @@ async fn take_back_all(status: &Status, term: &Term, losses: &[Loss], cause: Cau
             Ok(()) => {}
             Err(StorageError::NotLeader(_)) => return,
             Err(error) if error.is_transient() => {
-                tracing::warn!(error = %chain(&error), "a fence waits");
+                tracing::warn!(error = %service::chain(&error), "a fence waits");
                 open.push(chunk);
                 tokio::time::sleep(RETRY_AFTER).await;
             }
@@ -116,7 +112,7 @@ async fn take_back_all(status: &Status, term: &Term, losses: &[Loss], cause: Cau
                 open.extend([second, first]);
             }
             Err(error) => {
-                tracing::error!(error = %chain(&error), lost = ?chunk, "a fence cannot be written");
+                tracing::error!(error = %service::chain(&error), lost = ?chunk, "a fence cannot be written");
                 spared = true;
             }
         }

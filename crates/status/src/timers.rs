@@ -6,12 +6,7 @@ use chrono::{DateTime, Utc};
 use domain::ExecutionId;
 use storage::{StorageError, expiry::Moved};
 
-use crate::{
-    leader::{Term, chain},
-    reconcile::reconcile,
-    service::Status,
-    settle,
-};
+use crate::{leader::Term, reconcile::reconcile, service::Status, settle};
 
 /// How many executions end or wake in one transaction.
 const BATCH: i64 = 200;
@@ -27,7 +22,7 @@ pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
             Ok(next) => next.map_or(AT_MOST, |at| (at - status.now()).to_std().unwrap_or_default().min(AT_MOST)),
             Err(StorageError::NotLeader(_)) => return,
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "timers wait");
+                tracing::warn!(error = %service::chain(&error), "timers wait");
                 RETRY_AFTER
             }
         };

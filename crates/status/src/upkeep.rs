@@ -11,12 +11,7 @@ use domain::{ExecutionId, ExecutorId, State};
 use protocol::operate::Violation;
 use storage::{PooledConnection, StorageError, backlog::Unfinished};
 
-use crate::{
-    leader::{Term, chain},
-    reconcile::reconcile,
-    scheduler::Place,
-    service::Status,
-};
+use crate::{leader::Term, reconcile::reconcile, scheduler::Place, service::Status};
 
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -31,7 +26,7 @@ pub(crate) async fn run(status: Arc<Status>, term: Arc<Term>) {
         match round(&status, &term).await {
             Ok(()) => {}
             Err(StorageError::NotLeader(_)) => return,
-            Err(error) => tracing::warn!(error = %chain(&error), "upkeep waits"),
+            Err(error) => tracing::warn!(error = %service::chain(&error), "upkeep waits"),
         }
     }
 }
@@ -52,7 +47,7 @@ async fn round(status: &Arc<Status>, term: &Arc<Term>) -> Result<(), StorageErro
 /// Makes partitions ahead of time. Without one its rows go to the default partition: nothing else has to wait for it.
 pub(crate) async fn partitions(conn: &mut PooledConnection, now: DateTime<Utc>) {
     if let Err(error) = storage::upkeep::ensure_partitions(conn, now, 3).await {
-        tracing::error!(error = %chain(&error), "a partition of the event log cannot be made");
+        tracing::error!(error = %service::chain(&error), "a partition of the event log cannot be made");
     }
 }
 

@@ -267,7 +267,7 @@ pub async fn rotate_key(
     let hash = decode(&rotate.hash)?;
     write_as_leader!(conn, term, async {
         let made: Vec<IdRow> = sql("WITH old AS (SELECT k.* FROM api_keys k, (SELECT ?::uuid AS id, ?::uuid AS user_id) s WHERE k.id = s.id \
-             AND (s.user_id IS NULL OR k.user_id = s.user_id) AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now()) FOR UPDATE) \
+             AND (s.user_id IS NULL OR k.user_id = s.user_id) AND k.revoked_at IS NULL AND k.replaced_by IS NULL AND (k.expires_at IS NULL OR k.expires_at > now()) FOR UPDATE) \
              INSERT INTO api_keys (id, public_id, hash, last_four, name, user_id, user_engine_id, origins, expires_at) \
              SELECT ?, ?, ?, ?, name, user_id, user_engine_id, origins, expires_at FROM old RETURNING id")
         .bind::<SqlUuid, _>(rotate.key_id.uuid())
@@ -279,7 +279,7 @@ pub async fn rotate_key(
         .load(conn)
         .await?;
         if made.is_empty() {
-            return_none()
+            not_rotated(conn, rotate).await
         } else {
             sql("UPDATE api_keys SET replaced_by = ?, expires_at = LEAST(expires_at, now() + make_interval(secs => ?::double precision / 1000)) WHERE id = ?")
                 .bind::<SqlUuid, _>(id.uuid())
@@ -292,8 +292,22 @@ pub async fn rotate_key(
     })
 }
 
-fn return_none() -> Result<Option<Created<KeyId>>, StorageError> {
-    Ok(None)
+/// Why there was nothing to rotate: a key that has a successor is not rotated again, because it lives for its grace only.
+async fn not_rotated(conn: &AsyncPgConnection, rotate: &RotateKey) -> Result<Option<Created<KeyId>>, StorageError> {
+    let successor: Vec<IdRow> =
+        sql("SELECT k.replaced_by AS id FROM api_keys k, (SELECT ?::uuid AS id, ?::uuid AS user_id) s \
+         WHERE k.id = s.id AND (s.user_id IS NULL OR k.user_id = s.user_id) AND k.replaced_by IS NOT NULL")
+        .bind::<SqlUuid, _>(rotate.key_id.uuid())
+        .bind::<Nullable<SqlUuid>, _>(rotate.user_id.map(UserId::uuid))
+        .load(conn)
+        .await?;
+    match successor.first() {
+        Some(row) => {
+            let successor = KeyId::from_uuid(row.id);
+            Err(StorageError::Conflict(format!("the key was rotated already: {successor} follows it")))
+        }
+        None => Ok(None),
+    }
 }
 
 /// Ends a key at once; whether it lived.

@@ -22,6 +22,7 @@ use crate::{
 mod keys;
 mod resumes;
 
+pub use keys::replay;
 use keys::replay_known_keys;
 use resumes::refuse_second_resumes;
 

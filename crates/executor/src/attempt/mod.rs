@@ -27,7 +27,6 @@ use tracing::Instrument as _;
 use crate::{
     halt::{Halt, Reason},
     outbox::{Line, Phase},
-    reporter::chain,
     service::Executor,
 };
 use graph::End;
@@ -120,7 +119,7 @@ async fn flow(executor: &Executor, grant: &Grant) -> Result<Arc<CompiledFlow>, F
                 let failure = Failure::new(FailureCode::EngineMisconfigured, detail);
                 return Err(Failure { admin_detail: Some(bounded(unusable.to_string())), ..failure });
             }
-            Err(error) => tracing::warn!(error = %chain(&error), "a version cannot be fetched yet"),
+            Err(error) => tracing::warn!(error = %service::chain(&error), "a version cannot be fetched yet"),
         }
         sleep(REPEAT_AFTER).await;
     }
@@ -141,7 +140,7 @@ async fn finished_units(executor: &Executor, grant: &Grant) -> Result<HashMap<Un
                 // Only what the grant calls finished: partial text is no output.
                 return Ok(grant.finished.iter().filter_map(|key| outputs.get_key_value(key)).map(owned).collect());
             }
-            Err(error) => tracing::warn!(error = %chain(&error), "finished units cannot be fetched yet"),
+            Err(error) => tracing::warn!(error = %service::chain(&error), "finished units cannot be fetched yet"),
         }
         sleep(REPEAT_AFTER).await;
     }

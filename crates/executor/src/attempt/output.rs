@@ -129,7 +129,7 @@ impl Attempt {
             };
             match stored {
                 Ok(Ok(_)) => return Ok(true),
-                Ok(Err(error)) => tracing::warn!(error = %crate::reporter::chain(&error), "a file cannot be stored"),
+                Ok(Err(error)) => tracing::warn!(error = %service::chain(&error), "a file cannot be stored"),
                 Err(_elapsed) => tracing::warn!("a file cannot be stored: the object store is silent"),
             }
             self.executor.metrics.store_failures.inc();
@@ -173,7 +173,7 @@ fn document(assembly: Assembly) -> Document {
 }
 
 fn render(document: &Document, format: Format) -> Result<Rendered, String> {
-    publish::render(document, format).map_err(|error| crate::reporter::chain(&error))
+    publish::render(document, format).map_err(|error| service::chain(&error))
 }
 
 fn result(document: &Document, deliverables: &[DeliverableRow]) -> Result<Box<RawValue>, Broken> {

@@ -39,7 +39,8 @@ impl Worker {
     /// Waits until the executor says itself that its lease has run out. It needs an internal listener.
     pub(crate) async fn until_its_lease_is_over(&self) {
         let url = format!("http://{}/readyz", self.handle.internal_address.unwrap());
-        let http = service::http_client::build(&service::http_client::ClientConfig::default()).unwrap();
+        let http =
+            service::http_client::build(&service::http_client::ClientConfig::reaching("http://127.0.0.1")).unwrap();
         wait::until(DEADLINE, "the end of the lease", async || {
             let text = http.get(&url).send().await.unwrap().text().await.unwrap();
             if text.contains("no lease from the leader") { Ok(()) } else { Err(text) }
@@ -66,7 +67,8 @@ impl World {
             broker: Arc::new(InProcessBroker::new()),
             simulator: simulator.url(),
             status_url,
-            http: service::http_client::build(&service::http_client::ClientConfig::default()).unwrap(),
+            http: service::http_client::build(&service::http_client::ClientConfig::reaching("http://127.0.0.1"))
+                .unwrap(),
             files: folder.path().to_owned(),
             _files: folder,
             end,

@@ -43,6 +43,9 @@ async fn a_rotated_key_lives_beside_the_old_one_for_its_grace() {
         let me = system.http.get(format!("{}/v1/me", system.url)).bearer_auth(key["key"].as_str().unwrap());
         assert_eq!(me.send().await.unwrap().status(), 200);
     }
+    let twice = system.admin(Method::POST, &path).json(&json!({"graceMs": 0})).send().await.unwrap();
+    let refused = problem(twice, 409, "conflict").await;
+    assert!(refused["detail"].as_str().unwrap().contains(new["id"].as_str().unwrap()), "{refused:#}");
     let again = system.do_admin(&format!("/keys/{}/rotate", new["id"].as_str().unwrap()), json!({"graceMs": 0})).await;
     let gone = system.http.get(format!("{}/v1/me", system.url)).bearer_auth(again["key"].as_str().unwrap());
     assert_eq!(gone.send().await.unwrap().status(), 200);

@@ -41,6 +41,8 @@ async fn a_submission_is_answered_with_its_place_and_can_be_read() {
 async fn a_stop_of_a_queued_execution_is_its_end_and_repeatable() {
     let system = System::start().await;
     let id = system.submit().await;
+    let misplaced = system.post(&format!("/v1/executions/{id}/stop"), &json!({"force": true})).await;
+    assert_eq!(problem(misplaced, 400, "invalid_request").await["errors"][0]["pointer"], "/force");
 
     for _ in 0..2 {
         let response = system.post(&format!("/v1/executions/{id}/stop"), &json!({})).await;
@@ -75,6 +77,43 @@ async fn an_idempotency_key_makes_a_repeated_request_safe() {
 
     let list = body(system.get("/v1/executions").await).await;
     assert_eq!(list["data"].as_array().unwrap().len(), 1);
+    system.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_accepted_is_answered_as_then_whatever_would_be_refused_now() {
+    let system = System::start().await;
+    let send = |path: &str, key: &str, body: Value| {
+        system.request(Method::POST, path).header("idempotency-key", key).json(&body).send()
+    };
+    let order = json!({"input": {"topic": "bees"}, "priority": "high"});
+    let execute = "/v1/engines/letter/execute";
+    let first = body(send(execute, "order-8", order.clone()).await.unwrap()).await;
+    let restart = format!("/v1/executions/{}/restart", first["executionId"].as_str().unwrap());
+    let restarted = body(send(&restart, "again-8", json!({})).await.unwrap()).await;
+    system.do_admin("/levels", json!({"name": "test", "weight": 1.0, "maxPriority": "low"})).await;
+    testkit::wait::until_true(crate::system::WITHIN, "the new level", async || {
+        body(system.get("/v1/me").await).await["level"]["maxPriority"] == "low"
+    })
+    .await;
+
+    let replayed = send(execute, "order-8", order.clone()).await.unwrap();
+    assert_eq!(replayed.headers()["idempotency-replayed"], "true");
+    assert_eq!(body(replayed).await["executionId"], first["executionId"]);
+    problem(send(execute, "order-9", order.clone()).await.unwrap(), 422, "invalid_input").await;
+    problem(send(execute, "order-8", json!({"input": {}})).await.unwrap(), 422, "invalid_input").await;
+    system.do_admin("/engines/letter/disable", json!({})).await;
+    testkit::wait::until_true(crate::system::WITHIN, "the engine is off", async || {
+        let now = json!({"input": {"topic": "bees"}, "priority": "low"});
+        system.post(execute, &now).await.status() == 403
+    })
+    .await;
+
+    for (path, key, order, was) in [(execute, "order-8", order, &first), (&restart, "again-8", json!({}), &restarted)] {
+        let replayed = send(path, key, order).await.unwrap();
+        assert_eq!(replayed.status(), 202);
+        assert_eq!(body(replayed).await["executionId"], was["executionId"]);
+    }
     system.end().await;
 }
 

@@ -31,6 +31,15 @@ async fn every_old_path_still_works() {
     assert_eq!(body(system.get(&format!("/engines-api/executions/{id}")).await).await["status"], "queued");
     let stopped = system.post(&format!("/engines-api/stop/{id}"), &json!({})).await;
     assert_eq!(body(stopped).await["status"], "cancelled");
+    for (wrong, status, pointer) in [
+        (json!({}), 422, "/executionId"),
+        (json!({"executionId": 7}), 422, "/executionId"),
+        (json!({"executionId": id, "paralel": true}), 400, "/paralel"),
+    ] {
+        let refused = system.post("/engines-api/letter/resume", &wrong).await;
+        let code = if status == 422 { "invalid_input" } else { "invalid_request" };
+        assert_eq!(problem(refused, status, code).await["errors"][0]["pointer"], pointer);
+    }
     let resumed = system.post("/engines-api/letter/resume", &json!({"executionId": id})).await;
     assert_eq!(resumed.status(), 202);
     let expired = system

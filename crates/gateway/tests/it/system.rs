@@ -106,7 +106,7 @@ impl System {
             key: String::new(),
             user: String::new(),
             engine: String::new(),
-            http: reqwest::Client::builder().build().unwrap(),
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
             ledger,
             edge,
             proxy,

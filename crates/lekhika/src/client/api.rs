@@ -11,6 +11,9 @@ use serde_json::Value;
 
 use crate::refusal::Refusal;
 
+/// How long a file may take: a slow line, a large book.
+const DOWNLOAD_WITHIN: Duration = Duration::from_secs(3_600);
+
 /// A client of one platform with one key.
 #[derive(Clone)]
 pub struct ApiClient {
@@ -86,7 +89,7 @@ impl ApiClient {
     /// # Errors
     /// When no HTTP client can be made.
     pub fn new(base: &str, key: SecretString) -> anyhow::Result<Self> {
-        let http = service::http_client::build(&service::http_client::ClientConfig::default())?;
+        let http = service::http_client::build(&service::http_client::ClientConfig::reaching(base))?;
         Ok(Self { base: base.trim_end_matches('/').to_owned(), key, http })
     }
 
@@ -150,7 +153,7 @@ impl ApiClient {
         let base = self.base()?;
         let url = base.join(link).with_context(|| format!("`{link}` is not a link"))?;
         let ours = url.origin() == base.origin();
-        let request = self.http.get(url);
+        let request = self.http.get(url).timeout(DOWNLOAD_WITHIN);
         let request = if ours { request.bearer_auth(self.key.expose_secret()) } else { request };
         Ok(accepted(send(request).await?).await?.bytes().await?)
     }

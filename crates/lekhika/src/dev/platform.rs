@@ -137,6 +137,16 @@ impl Platform {
     }
 }
 
+/// What of the caller's environment reaches the roles.
+const KEPT: [&str; 6] = [
+    "LEKHIKA_OPENAI_API_KEY",
+    "LEKHIKA_OPENAI_BASE_URL",
+    "LEKHIKA_SLOTS",
+    "LEKHIKA_MODELS",
+    "LEKHIKA_CALL_TIMEOUT_MS",
+    "LEKHIKA_STORE_PATIENCE_MS",
+];
+
 /// What the configurations of all roles have in common.
 struct Common<'a> {
     secrets: &'a Secrets,
@@ -157,7 +167,7 @@ impl Common<'_> {
             ("LEKHIKA_SIMULATOR_URL".to_owned(), self.simulator.clone()),
             ("LEKHIKA_DRAIN_GRACE_MS".to_owned(), GRACE.as_millis().to_string()),
         ];
-        for name in ["LEKHIKA_OPENAI_API_KEY", "LEKHIKA_OPENAI_BASE_URL", "LEKHIKA_SLOTS"] {
+        for name in KEPT {
             if let Some(value) = self.environment.optional(name) {
                 variables.push((name.to_owned(), value));
             }

@@ -66,6 +66,13 @@ impl System {
         }
     }
 
+    fn pages_follow_each_other(&self) {
+        let page = self.operate(&["executions", "--page-size", "1"]).unwrap();
+        let token = page["nextPageToken"].as_str().unwrap();
+        let rest = self.operate(&["executions", "--page-size", "1", "--page-token", token]).unwrap();
+        assert_ne!(rest["data"][0]["executionId"], page["data"][0]["executionId"]);
+    }
+
     fn id_of(&self, arguments: &[&str]) -> String {
         self.operate(arguments).unwrap()["id"].as_str().unwrap().to_owned()
     }
@@ -133,6 +140,8 @@ async fn an_operator_sets_a_user_up_and_takes_it_all_away_again() {
         }
     })
     .await;
+    assert_eq!(system.execute_as(key, "https://shop.example").await.0, StatusCode::ACCEPTED);
+    system.pages_follow_each_other();
     assert_eq!(system.operate(&["executors"]).unwrap()["data"][0]["draining"], false);
     let unknown = system.operate(&["executions", "--status", "done & dusted"]).unwrap_err();
     assert!(unknown.contains("done & dusted"), "{unknown}");

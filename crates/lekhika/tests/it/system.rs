@@ -47,7 +47,7 @@ impl System {
         environment: &[(&str, &str)],
     ) -> Self {
         let running = Self::spawn(program, &folder, arguments, environment);
-        let http = reqwest::Client::builder().build().unwrap();
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let environments = BTreeMap::new();
         let mut this = Self { facts: Value::Null, environments, http, program: program.to_owned(), running, folder };
         this.read_facts().await;

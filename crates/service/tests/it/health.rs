@@ -17,7 +17,8 @@ async fn start(readiness: Readiness) -> (String, Shutdown) {
 }
 
 async fn get(url: String) -> (u16, String) {
-    let client = service::http_client::build(&service::http_client::ClientConfig::default()).unwrap();
+    let client =
+        service::http_client::build(&service::http_client::ClientConfig::reaching("http://127.0.0.1")).unwrap();
     let response = client.get(url).send().await.unwrap();
     (response.status().as_u16(), response.text().await.unwrap())
 }

@@ -60,7 +60,7 @@ fn busy() -> Problem {
 }
 
 fn client(base_urls: Vec<String>, audience: &str) -> InternalClient {
-    let client = http_client::build(&ClientConfig::default()).unwrap();
+    let client = http_client::build(&ClientConfig::reaching("http://127.0.0.1")).unwrap();
     InternalClient::new(client, base_urls, audience, tokens_of("gateway"))
 }
 
@@ -90,7 +90,7 @@ async fn a_token_for_another_role_is_401_as_a_problem_document() {
 #[tokio::test]
 async fn a_request_without_a_token_is_401_even_where_there_is_no_route() {
     let base = replica(None);
-    let client = http_client::build(&ClientConfig::default()).unwrap();
+    let client = http_client::build(&ClientConfig::reaching("http://127.0.0.1")).unwrap();
 
     for path in ["/internal/v1/hello", "/internal/v1/nothing"] {
         let response = client.post(format!("{base}{path}")).send().await.unwrap();

@@ -10,7 +10,7 @@ use protocol::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{leader::chain, service::Status};
+use crate::service::Status;
 
 /// How long the broker may take for a dead letter.
 const DEAD_WITHIN: Duration = Duration::from_secs(5);
@@ -57,9 +57,9 @@ pub(super) async fn open(status: &Status, delivery: Delivery) -> Option<Letter> 
         return read_each(status, delivery, &envelope.body.submissions, envelope.trace).await;
     }
     status.metrics.dead_letters.inc();
-    tracing::error!(error = %chain(&error), bytes = delivery.body.len(), "an unreadable message is dead");
+    tracing::error!(error = %service::chain(&error), bytes = delivery.body.len(), "an unreadable message is dead");
     if let Err(error) = status.broker.dead_letter(delivery, &error.to_string(), DEAD_WITHIN).await {
-        tracing::error!(error = %chain(&error), "the dead letter is given back");
+        tracing::error!(error = %service::chain(&error), "the dead letter is given back");
     }
     None
 }
@@ -91,7 +91,7 @@ async fn read_each(
             .header(DEAD_FROM, Queue::Submissions.name());
         if let Err(error) = status.broker.publish(Queue::Dead, message, DEAD_WITHIN).await {
             // Dropped unsettled: it comes again, whole.
-            tracing::error!(error = %chain(&error), "the message of a dead letter is given back");
+            tracing::error!(error = %service::chain(&error), "the message of a dead letter is given back");
             return None;
         }
     }

@@ -12,12 +12,7 @@ use storage::{
 };
 
 use super::share;
-use crate::{
-    leader::{Term, chain},
-    reconcile::reconcile,
-    scheduler::Job,
-    service::Status,
-};
+use crate::{leader::Term, reconcile::reconcile, scheduler::Job, service::Status};
 
 /// Writes a batch; one that cannot be written is halved until what is wrong is alone.
 pub(super) fn write<'a>(
@@ -38,7 +33,7 @@ pub(super) fn write<'a>(
             // Nothing is wrong with what came.
             Err(error) if error.is_transient() || matches!(error, StorageError::NotLeader(_)) => Err(error),
             Err(error) if batch.len() > 1 => {
-                tracing::warn!(error = %chain(&error), submissions = batch.len(), "a batch is halved");
+                tracing::warn!(error = %service::chain(&error), submissions = batch.len(), "a batch is halved");
                 let (first, second) = batch.split_at(batch.len() / 2);
                 let mut answers = write(status, term, first, limits).await?;
                 answers.extend(write(status, term, second, limits).await?);
@@ -66,7 +61,7 @@ async fn refuse(
     new: &NewExecution<'_>,
     error: StorageError,
 ) -> Result<Vec<(ExecutionId, SubmissionOutcome)>, StorageError> {
-    tracing::error!(error = %chain(&error), execution.id = %new.submission.execution_id, "a submission cannot be stored");
+    tracing::error!(error = %service::chain(&error), execution.id = %new.submission.execution_id, "a submission cannot be stored");
     let stub = new.submission.stub().into_submission(status.now());
     let rejected = Some(unstorable("the submission cannot be stored"));
     let row = NewExecution { submission: &stub, tag: 0.0, traceparent: None, rejected };
@@ -90,7 +85,7 @@ async fn recall(status: &Status, term: &Term, batch: &[NewExecution<'_>], taken:
             .collect()
     };
     if let Err(error) = reconcile(status, term, &ids).await {
-        tracing::warn!(error = %chain(&error), "what came again is looked up later");
+        tracing::warn!(error = %service::chain(&error), "what came again is looked up later");
         ids.into_iter().for_each(|id| term.doubts.doubt(id));
     }
 }

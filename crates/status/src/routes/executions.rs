@@ -14,7 +14,7 @@ use protocol::{
         EventPage, ExecutionPage, ExecutionView, Found, ListExecutions, ReadEvents, ReadExecution, ReadStats,
         ReadTails, Source, Stats, Subject, Tails,
     },
-    submission::QueueBlock,
+    submission::{AskReplay, QueueBlock, Replay},
 };
 
 use super::{RouteError, leading};
@@ -38,6 +38,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .route("/executions/tails", web::post().to(tails))
         .route("/executions/source", web::post().to(source))
         .route("/executions/stats", web::post().to(stats))
+        .route("/executions/replay", web::post().to(replay))
         .route("/executions/stop", web::post().to(stop))
         .route("/watch", web::post().to(watch))
         .route("/watch/add", web::post().to(watch_too));
@@ -235,4 +236,12 @@ fn tell(status: &Status, id: ExecutionId, epoch: i32) {
         Ok(bytes) => status.broker.announce(control::TOPIC, bytes.into()),
         Err(error) => tracing::error!(%error, "a stop cannot be written"),
     }
+}
+
+async fn replay(
+    status: web::Data<Status>,
+    request: web::Json<AskReplay>,
+) -> Result<web::Json<Option<Replay>>, RouteError> {
+    let mut conn = status.connection().await?;
+    Ok(web::Json(storage::intake::replay(&mut conn, &request).await?))
 }

@@ -6,7 +6,7 @@ use protocol::identity::{Authenticate, Authenticated, ListEngines, Resolve, Reso
 use subtle::ConstantTimeEq as _;
 
 use super::RouteError;
-use crate::{leader::chain, service::Status};
+use crate::service::Status;
 
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
@@ -51,7 +51,7 @@ fn note_use(status: &web::Data<Status>, key: KeyId) {
             storage::identity::touch(&mut conn, key).await
         };
         if let Err(error) = noted.await {
-            tracing::warn!(error = %chain(&error), "the use of a key is not noted");
+            tracing::warn!(error = %service::chain(&error), "the use of a key is not noted");
         }
     });
 }

@@ -11,11 +11,7 @@ use actix_web::{HttpResponse, ResponseError, web};
 use service::{Problem, ProblemCode, internal_client::LEADER_HEADER};
 use storage::StorageError;
 
-use crate::{
-    group::GroupError,
-    leader::{Term, chain},
-    service::Status,
-};
+use crate::{group::GroupError, leader::Term, service::Status};
 
 /// All paths below `/internal/v1`.
 pub(crate) fn configure(config: &mut web::ServiceConfig) {
@@ -97,15 +93,15 @@ impl From<&StorageError> for RouteError {
             StorageError::NotLeader(_) => Self::NotLeader(None),
             StorageError::Conflict(detail) => Self::Conflict(detail.clone()),
             StorageError::Poison(_) => {
-                tracing::warn!(error = %chain(error), "an internal request cannot be stored");
+                tracing::warn!(error = %service::chain(error), "an internal request cannot be stored");
                 Self::Refused
             }
             StorageError::Unavailable(_) | StorageError::Contended(_) => {
-                tracing::warn!(error = %chain(error), "an internal request waits for the database");
+                tracing::warn!(error = %service::chain(error), "an internal request waits for the database");
                 Self::Unavailable
             }
             _ => {
-                tracing::error!(error = %chain(error), "an internal request failed");
+                tracing::error!(error = %service::chain(error), "an internal request failed");
                 Self::Internal
             }
         }
@@ -117,7 +113,7 @@ impl RouteError {
     fn of_report(error: GroupError) -> Self {
         match &error {
             GroupError::Storage(cause) if cause.is_about_the_data() => {
-                tracing::error!(error = %chain(&**cause), "a report cannot be stored");
+                tracing::error!(error = %service::chain(&**cause), "a report cannot be stored");
                 Self::Refused
             }
             _ => error.into(),

@@ -62,7 +62,7 @@ pub fn config_at(url: &str) -> status::StatusConfig {
 pub fn client(urls: Vec<String>) -> InternalClient {
     let secret = SecretString::from(SECRET);
     let tokens = ServiceTokens::new(&secret, "test", Arc::new(SystemClock)).unwrap();
-    let http = service::http_client::build(&service::http_client::ClientConfig::default()).unwrap();
+    let http = service::http_client::build(&service::http_client::ClientConfig::reaching("http://127.0.0.1")).unwrap();
     InternalClient::new(http, urls, "status", Arc::new(tokens))
 }
 

@@ -71,7 +71,7 @@ async fn a_partition_that_cannot_be_made_keeps_nobody_from_leading() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_service_token_nothing_opens() {
     let bench = Bench::start().await;
-    let http = reqwest::Client::builder().build().unwrap();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
 
     for path in ["claims", "reports", "renewals", "executions/get", "admin/keys", "session?executor=x"] {
         let url = format!("{}/internal/v1/{path}", bench.url);

@@ -8,8 +8,8 @@ use diesel::{
     sql_types::{Array, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid},
 };
 use diesel_async::AsyncPgConnection;
-use domain::{ExecutionId, VersionId};
-use protocol::submission::Submission;
+use domain::{EngineId, ExecutionId, VersionId};
+use protocol::submission::{AskReplay, Replay, Submission};
 use uuid::Uuid;
 
 use super::{NewExecution, TakenIn};
@@ -95,6 +95,38 @@ pub(super) async fn replay_known_keys(
         });
     }
     Ok(())
+}
+
+/// What was accepted under this key with this body.
+///
+/// # Errors
+/// When the database cannot be reached.
+pub async fn replay(conn: &mut AsyncPgConnection, asked: &AskReplay) -> Result<Option<Replay>, StorageError> {
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = SqlUuid)]
+        id: Uuid,
+        #[diesel(sql_type = SqlUuid)]
+        engine_id: Uuid,
+        #[diesel(sql_type = SqlUuid)]
+        version_id: Uuid,
+        #[diesel(sql_type = Timestamptz)]
+        created_at: DateTime<Utc>,
+    }
+    let rows: Vec<Row> = sql("SELECT e.id, e.engine_id, e.version_id, e.created_at FROM idempotency_keys k JOIN executions e ON e.id = k.execution_id \
+         WHERE k.user_id = ? AND k.route = ? AND k.key = ? AND k.body_hash = ?")
+    .bind::<SqlUuid, _>(asked.user_id.uuid())
+    .bind::<Text, _>(asked.idempotency.route.clone())
+    .bind::<Text, _>(asked.idempotency.key.clone())
+    .bind::<Text, _>(asked.idempotency.body_hash.clone())
+    .load(conn)
+    .await?;
+    Ok(rows.first().map(|row| Replay {
+        execution_id: ExecutionId::from_uuid(row.id),
+        engine_id: EngineId::from_uuid(row.engine_id),
+        version_id: VersionId::from_uuid(row.version_id),
+        created_at: row.created_at,
+    }))
 }
 
 /// The row of then is stored, or it is the first of two equal ones in this very batch.

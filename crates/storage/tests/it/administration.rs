@@ -114,8 +114,12 @@ async fn a_rotated_key_lives_through_its_grace_and_a_revoked_one_not_at_all() {
     assert_eq!(after.principal.level.max_priority, Priority::High);
     assert!(storage::identity::key(&mut conn, "cccccccc").await.unwrap().is_none());
     let at_once = RotateKey { public_id: "dddddddd".into(), grace_ms: 0, ..rotate };
+    let again = admin::rotate_key(&mut conn, term, &at_once).await.unwrap_err();
+    assert!(matches!(&again, StorageError::Conflict(why) if why.contains(&new.id.to_string())), "{again}");
+    let other = admin::put_key(&mut conn, term, &key(user.id, "eeeeeeee", None)).await.unwrap();
+    let at_once = RotateKey { key_id: other.id, ..at_once };
     admin::rotate_key(&mut conn, term, &at_once).await.unwrap().unwrap();
-    assert!(storage::identity::key(&mut conn, "aaaaaaaa").await.unwrap().unwrap().expired);
+    assert!(storage::identity::key(&mut conn, "eeeeeeee").await.unwrap().unwrap().expired);
 }
 
 fn key(user_id: domain::UserId, public_id: &str, expires_at: Option<chrono::DateTime<chrono::Utc>>) -> PutKey {
