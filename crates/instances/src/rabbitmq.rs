@@ -36,7 +36,7 @@ const NODE_NAME: &str = "lekhika@localhost";
 /// What AMQP 0-9-1 clients say first.
 const PROTOCOL_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
 /// Two schedulers that do not spin, because a private node shares the machine. No input: see `RABBITMQ_ALLOW_INPUT`.
-const ERLANG: &str = "-noinput +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none";
+const ERLANG: &str = "-noinput +S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none";
 
 /// How the node is made and run.
 #[derive(Debug, Clone, Default)]
