@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
+use providers::openai::Dialect;
 use secrecy::SecretString;
 use service::{ConfigError, Environment, ObjectStoreConfig, tokens::SECRET_VARIABLE};
 
@@ -38,6 +39,8 @@ pub struct ProviderSettings {
     pub base_url: String,
     /// Its key; empty for none.
     pub api_key: SecretString,
+    /// What it accepts.
+    pub dialect: Dialect,
 }
 
 impl ExecutorConfig {
@@ -78,15 +81,21 @@ fn providers(environment: &Environment) -> Result<BTreeMap<String, ProviderSetti
     let key = environment.optional_secret("LEKHIKA_OPENAI_API_KEY");
     let (base_url, simulator) = (environment.url("LEKHIKA_OPENAI_BASE_URL"), environment.url("LEKHIKA_SIMULATOR_URL"));
     let base_url = base_url?;
+    let base = base_url.clone().unwrap_or_else(|| "https://api.openai.com/v1".to_owned());
+    let words = environment.optional("LEKHIKA_OPENAI_DIALECT").unwrap_or_default();
+    let dialect = Dialect::of(&base).but(&words).map_err(|word| {
+        environment.problem(format!("LEKHIKA_OPENAI_DIALECT: `{word}` is nothing that a server can be told to accept"))
+    });
+    let dialect = dialect?;
     if key.is_some() || base_url.is_some() {
-        let settings = ProviderSettings {
-            base_url: base_url.unwrap_or_else(|| "https://api.openai.com/v1".to_owned()),
-            api_key: key.unwrap_or_default(),
-        };
+        let settings = ProviderSettings { base_url: base, api_key: key.unwrap_or_default(), dialect };
         providers.insert("openai".to_owned(), settings);
     }
     if let Some(base_url) = simulator? {
-        providers.insert("sim".to_owned(), ProviderSettings { base_url, api_key: SecretString::default() });
+        providers.insert(
+            "sim".to_owned(),
+            ProviderSettings { dialect: Dialect::of(&base_url), base_url, api_key: SecretString::default() },
+        );
     }
     Ok(providers)
 }

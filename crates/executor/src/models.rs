@@ -7,7 +7,7 @@ use prometheus::Registry;
 use protocol::control::Availability;
 use providers::{
     LanguageModel, Timeouts,
-    openai::{BadConnection, Dialect, OpenAiChat},
+    openai::{BadConnection, OpenAiChat},
 };
 
 use crate::{config::ProviderSettings, oddities::Oddities};
@@ -32,8 +32,7 @@ impl Models {
         let mut by_name: BTreeMap<String, Arc<dyn LanguageModel>> = BTreeMap::new();
         let mut counters = Vec::with_capacity(settings.len());
         for (name, settings) in settings {
-            let dialect = Dialect::of(&settings.base_url);
-            let chat = OpenAiChat::new(&settings.base_url, &settings.api_key, dialect, Timeouts::default())?;
+            let chat = OpenAiChat::new(&settings.base_url, &settings.api_key, settings.dialect, Timeouts::default())?;
             counters.push((name.clone(), chat.counters()));
             by_name.insert(name.clone(), Arc::new(chat));
         }

@@ -6,7 +6,10 @@ use broker::{Broker, InProcessBroker, Message, Queue};
 use domain::ExecutionId;
 use executor::{ExecutorConfig, Handle, ProviderSettings};
 use protocol::{Envelope, control::Control, dispatch::Dispatch, report::Finish};
-use providers::simulator::{self, SimulatorConfig};
+use providers::{
+    openai::Dialect,
+    simulator::{self, SimulatorConfig},
+};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use service::{ObjectStoreConfig, Shutdown, SystemClock};
@@ -80,8 +83,11 @@ impl World {
     }
 
     pub(crate) fn worker_with(&self, change: impl FnOnce(&mut ExecutorConfig)) -> Worker {
-        let provider =
-            |base_url: &str| ProviderSettings { base_url: base_url.to_owned(), api_key: SecretString::default() };
+        let provider = |base_url: &str| ProviderSettings {
+            base_url: base_url.to_owned(),
+            api_key: SecretString::default(),
+            dialect: Dialect::default(),
+        };
         let mut config = ExecutorConfig {
             internal_address: None,
             status_urls: vec![self.status_url.clone()],

@@ -138,9 +138,10 @@ impl Platform {
 }
 
 /// What of the caller's environment reaches the roles.
-const KEPT: [&str; 6] = [
+const KEPT: [&str; 7] = [
     "LEKHIKA_OPENAI_API_KEY",
     "LEKHIKA_OPENAI_BASE_URL",
+    "LEKHIKA_OPENAI_DIALECT",
     "LEKHIKA_SLOTS",
     "LEKHIKA_MODELS",
     "LEKHIKA_CALL_TIMEOUT_MS",

@@ -14,8 +14,13 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// What of the caller's environment reaches every process, or one role.
 const KEPT: [&str; 3] = ["LEKHIKA_LOG", "LEKHIKA_LOG_FORMAT", "LEKHIKA_OTLP_ENDPOINT"];
 const KEPT_BY_GATEWAYS: [&str; 1] = ["LEKHIKA_MODELS"];
-const KEPT_BY_EXECUTORS: [&str; 4] =
-    ["LEKHIKA_OPENAI_API_KEY", "LEKHIKA_OPENAI_BASE_URL", "LEKHIKA_CALL_TIMEOUT_MS", "LEKHIKA_STORE_PATIENCE_MS"];
+const KEPT_BY_EXECUTORS: [&str; 5] = [
+    "LEKHIKA_OPENAI_API_KEY",
+    "LEKHIKA_OPENAI_BASE_URL",
+    "LEKHIKA_OPENAI_DIALECT",
+    "LEKHIKA_CALL_TIMEOUT_MS",
+    "LEKHIKA_STORE_PATIENCE_MS",
+];
 const KEPT_BY_SIMULATORS: [&str; 1] = ["LEKHIKA_SIMULATOR_SEED"];
 
 /// What the plan is made from.

@@ -134,7 +134,7 @@ const STATUS: [(&str, &str); 5] = [
     ("LEKHIKA_FAILPOINT", "intake.before_lunch"),
 ];
 
-const EXECUTOR: [(&str, &str); 9] = [
+const EXECUTOR: [(&str, &str); 10] = [
     ("LEKHIKA_STATUS_URLS", "status:9000"),
     ("LEKHIKA_OBJECT_STORE", "ftp://files"),
     ("LEKHIKA_S3_ENDPOINT", "store:7070"),
@@ -143,6 +143,7 @@ const EXECUTOR: [(&str, &str); 9] = [
     ("LEKHIKA_CALL_TIMEOUT_MS", "-1"),
     ("LEKHIKA_STORE_PATIENCE_MS", "long"),
     ("LEKHIKA_OPENAI_BASE_URL", "localhost:11434"),
+    ("LEKHIKA_OPENAI_DIALECT", "klingon"),
     ("LEKHIKA_SIMULATOR_URL", "simulator"),
 ];
 

@@ -52,6 +52,26 @@ impl Dialect {
         }
     }
 
+    /// This dialect, but for what `words` say: a list with commas of `bearer` or `api-key`, `stream_usage` or `no_stream_usage`,
+    /// `max_tokens` or `max_completion_tokens`.
+    ///
+    /// # Errors
+    /// The word that is none of them.
+    pub fn but(mut self, words: &str) -> Result<Self, &str> {
+        for word in words.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            match word {
+                "bearer" => self.auth = AuthHeader::Bearer,
+                "api-key" => self.auth = AuthHeader::ApiKey,
+                "stream_usage" => self.supports_stream_usage = true,
+                "no_stream_usage" => self.supports_stream_usage = false,
+                "max_tokens" => self.max_completion_tokens = false,
+                "max_completion_tokens" => self.max_completion_tokens = true,
+                unknown => return Err(unknown),
+            }
+        }
+        Ok(self)
+    }
+
     /// The header with the key; none for an empty key.
     pub(super) fn auth_header(self, key: &SecretString) -> Result<Option<(HeaderName, HeaderValue)>, &'static str> {
         let key = key.expose_secret();
@@ -78,6 +98,16 @@ mod tests {
         assert_eq!(Dialect::of("https://me.openai.azure.com/openai/v1").auth, AuthHeader::ApiKey);
         assert_eq!(Dialect::of("http://localhost:11434"), Dialect::default());
         assert_eq!(Dialect::of("nonsense"), Dialect::default());
+    }
+
+    #[test]
+    fn words_change_what_the_host_tells() {
+        let proxied = Dialect::default().but("api-key, no_stream_usage,max_completion_tokens").unwrap();
+
+        assert_eq!(proxied.auth, AuthHeader::ApiKey);
+        assert!(proxied.max_completion_tokens && !proxied.supports_stream_usage);
+        assert_eq!(Dialect::OPENAI.but(""), Ok(Dialect::OPENAI));
+        assert_eq!(Dialect::OPENAI.but("bearer,fast"), Err("fast"));
     }
 
     #[test]
