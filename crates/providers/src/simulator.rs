@@ -51,11 +51,15 @@ use std::{
     time::Duration,
 };
 
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::server::Simulator;
 use crate::ChatRequest;
+
+/// Connections that may wait to be accepted: thousands of calls begin at the same time, and one that finds no room here tries
+/// again a second later.
+const BACKLOG: u32 = 4_096;
 
 /// How the simulator behaves.
 #[derive(Debug, Clone)]
@@ -124,7 +128,10 @@ impl RunningSimulator {
 /// # Errors
 /// When the address cannot be bound.
 pub async fn run(config: SimulatorConfig, shutdown: CancellationToken) -> io::Result<RunningSimulator> {
-    let listener = TcpListener::bind(config.bind).await?;
+    let socket = if config.bind.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(config.bind)?;
+    let listener = socket.listen(BACKLOG)?;
     let address = listener.local_addr()?;
     let tasks = TaskTracker::new();
     let simulator = Arc::new(Simulator::new(config));
