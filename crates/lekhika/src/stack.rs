@@ -28,9 +28,6 @@ use plan::{Ground, Plan};
 /// How often children are looked at, and how long a dead one rests before it is started again.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const REST: Duration = Duration::from_secs(1);
-/// What its database is told: as `docker-compose.yml` tells it.
-const POSTGRES: [(&str, &str); 4] =
-    [("max_connections", "200"), ("shared_buffers", "256MB"), ("checkpoint_timeout", "15min"), ("max_wal_size", "4GB")];
 /// How long the processes may take until all of them are ready.
 const UP_WITHIN: Duration = Duration::from_secs(60);
 /// How long a process may take to end before it is killed.
@@ -232,7 +229,7 @@ async fn servers(
         bin: environment.optional("LEKHIKA_PG_BIN").map(PathBuf::from),
         data_dir: Some(folder.join("postgres")),
         fast_and_loose: !arguments.durable,
-        settings: POSTGRES.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+        settings: vec![("max_connections".to_owned(), "200".to_owned())],
         ..PostgresOptions::default()
     });
     let rabbit = PrivateRabbit::start(RabbitOptions {
