@@ -101,10 +101,9 @@ pub(crate) async fn submit(gateway: &Gateway, caller: &Principal, order: Order) 
 pub(crate) async fn replay(
     gateway: &Gateway,
     caller: &Principal,
-    idempotency: Option<Idempotency>,
+    idempotency: Idempotency,
     refusal: Problem,
 ) -> Result<Accepted, Problem> {
-    let Some(idempotency) = idempotency else { return Err(refusal) };
     let question = AskReplay { user_id: caller.user_id, idempotency };
     let known: Option<Replay> = gateway.ask(REPLAY_PATH, &question).await.map_err(|error| failure::internal(&error))?;
     let Some(Replay { execution_id: id, engine_id, version_id, created_at }) = known else { return Err(refusal) };

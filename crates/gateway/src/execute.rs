@@ -55,7 +55,10 @@ pub(crate) async fn run(
             let order = order(&engine, options, input, keyed);
             accept::submit(gateway, &caller, order).await?
         }
-        Err(refusal) => before(gateway, &caller, engine, keyed, refusal).await?,
+        Err(refusal) => match keyed.filter(|_| refusal.status < 500) {
+            Some(keyed) => before(gateway, &caller, engine, keyed, refusal).await?,
+            None => return Err(refusal),
+        },
     };
     let answer = Answer { dialect, wait: wait::preferred(request), extra: Map::new() };
     Ok(accepted.answer(gateway, &caller, answer).await)
@@ -84,12 +87,11 @@ async fn before(
     gateway: &Gateway,
     caller: &Principal,
     engine: &str,
-    keyed: Option<Keyed>,
+    keyed: Keyed,
     refusal: Problem,
 ) -> Result<Accepted, Problem> {
-    let Some(keyed) = keyed else { return Err(refusal) };
     let Ok(engine) = gateway.engines.resolve(caller, engine, None).await else { return Err(refusal) };
-    accept::replay(gateway, caller, Some(keyed.within(route(&engine))), refusal).await
+    accept::replay(gateway, caller, keyed.within(route(&engine)), refusal).await
 }
 
 /// The scope of a key.

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// The key of a request and the hash of its body.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Keyed {
     key: String,
     body_hash: String,

@@ -74,8 +74,8 @@ pub(crate) async fn again(
     let input = match checked(gateway, &caller, &source, input, way).await {
         Ok(input) => input,
         Err(refusal) => {
-            let idempotency = keyed.map(|keyed| keyed.within(route(&source, way)));
-            let accepted = accept::replay(gateway, &caller, idempotency, refusal).await?;
+            let Some(keyed) = keyed.filter(|_| refusal.status < 500) else { return Err(refusal) };
+            let accepted = accept::replay(gateway, &caller, keyed.within(route(&source, way)), refusal).await?;
             return Ok(accepted
                 .answer(gateway, &caller, Answer { dialect, wait: wait::preferred(request), extra })
                 .await);

@@ -220,13 +220,14 @@ async fn lead(status: &Arc<Status>, leadership: Leadership) -> Result<(), Storag
     }
     status.term.store(None);
     status.metrics.leading.set(0);
-    status.metrics.queued.set(0);
-    status.metrics.running.set(0);
     drop(end);
     for task in tasks {
         // A task of a term that is over has nothing to say; its panic is logged by the runtime.
         drop(task.await);
     }
+    // Only now is nobody left who sets them.
+    status.metrics.queued.set(0);
+    status.metrics.running.set(0);
     Ok(())
 }
 
